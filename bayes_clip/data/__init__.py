@@ -1,0 +1,3 @@
+"""Tasks, feature files and images."""
+
+from __future__ import annotations

@@ -1,0 +1,235 @@
+"""A task: support features with labels, query features with labels, and what is known of the classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayes_clip.data.checks import class_labels, labels_below, names_of_classes, positive_scalar, unit_rows
+from bayes_clip.errors import UserError
+
+DEFAULT_LOGIT_SCALE = 100.0
+MANY = 5  # how many names a note lists before it says "and more"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Task:
+    """A few-shot classification task; build one with `make_task`, which checks it.
+
+    N support rows, M query rows, K out-of-distribution rows, C classes, D features.
+    """
+
+    name: str
+    support_features: Tensor  # (N, D) float32, unit rows
+    support_labels: Tensor  # (N,) int64
+    query_features: Tensor  # (M, D) float32, unit rows
+    query_labels: Tensor  # (M,) int64
+    class_names: tuple[str, ...]  # length C; "class 0", ... when unknown
+    text_features: Tensor | None = None  # (C, D) float32, unit rows
+    logit_scale: float = DEFAULT_LOGIT_SCALE
+    ood_features: Tensor | None = None  # (K, D) float32, unit rows
+    support_norms: Tensor | None = None  # (N,) lengths before normalisation
+    query_norms: Tensor | None = None  # (M,)
+    ood_norms: Tensor | None = None  # (K,)
+    backbone: str | None = None  # fingerprint of the encoder; None for bare features
+    query_images: Tensor | None = None  # (M, 3, h, w) uint8 thumbnails for the report
+    shots: int | None = None  # images per class asked for; None: the whole support set
+    seed: int | None = None  # of the draw of the support set
+    notes: tuple[str, ...] = ()  # what the user should be told
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        return self.support_features.shape[1]
+
+    def __repr__(self) -> str:
+        drawn = "" if self.shots is None else f", shots={self.shots}, seed={self.seed}"
+        text = "with text" if self.text_features is not None else "no text"
+        ood = "" if self.ood_features is None else f", ood={len(self.ood_features)}"
+        return (
+            f"Task({self.name!r}: {self.num_classes} classes, {self.num_features} features, {text}, "
+            f"support={len(self.support_labels)}, query={len(self.query_labels)}{ood}{drawn})"
+        )
+
+
+def make_task(
+    name: str,
+    support_features: Any,
+    support_labels: Any,
+    query_features: Any,
+    query_labels: Any,
+    *,
+    class_names: Any = None,
+    text_features: Any = None,
+    logit_scale: Any = None,
+    ood_features: Any = None,
+    backbone: str | None = None,
+    query_images: Tensor | None = None,
+    notes: Sequence[str] = (),
+    source: str | None = None,
+) -> Task:
+    """Check and normalise raw arrays (numpy, torch or nested lists) into a `Task`.
+
+    Features are scaled to unit rows and their norms kept. Without `class_names` the classes are
+    ``class 0`` to the largest support label. A class with text features but no support row is allowed and
+    noted; without text features every class needs a support row. `source` (a file name) opens refusals;
+    it is `name` unless given.
+
+    Raises:
+        UserError: names the source, the array and the row, and says how to mend it.
+    """
+    where = f"{source or name}: "
+    support, support_norms = unit_rows(support_features, where + "support_features")
+    query, query_norms = unit_rows(query_features, where + "query_features", support.shape[1])
+    labels = class_labels(support_labels, where + "support_labels", len(support))
+    truth = class_labels(query_labels, where + "query_labels", len(query))
+    text = None
+    if text_features is not None:
+        text, _ = unit_rows(text_features, where + "text_features", support.shape[1])
+    ood, ood_norms = None, None
+    if ood_features is not None:
+        ood, ood_norms = unit_rows(ood_features, where + "ood_features", support.shape[1])
+    scale = DEFAULT_LOGIT_SCALE
+    if logit_scale is not None:
+        scale = positive_scalar(logit_scale, where + "logit_scale")
+    names = _class_names(class_names, text, labels, where)
+    labels_below(labels, len(names), where + "support_labels")
+    _check_query_labels(truth, labels, names, text is not None, where)
+    unsupported = _classes_without_support(labels, names, text is not None, where)
+    if query_images is not None and (query_images.ndim != 4 or len(query_images) != len(query)):
+        shape = tuple(query_images.shape)
+        raise UserError(f"{where}query_images has shape {shape}; needs ({len(query)}, 3, h, w)")
+    return Task(
+        name=name,
+        support_features=support,
+        support_labels=labels,
+        query_features=query,
+        query_labels=truth,
+        class_names=names,
+        text_features=text,
+        logit_scale=scale,
+        ood_features=ood,
+        support_norms=support_norms,
+        query_norms=query_norms,
+        ood_norms=ood_norms,
+        backbone=backbone,
+        query_images=query_images,
+        notes=(*notes, *unsupported, *_repeated_names(names)),
+    )
+
+
+def few_shot(task: Task, shots: int | None, seed: int) -> Task:
+    """Draw `shots` support rows per class: the task with that support set, rows in class order.
+
+    ``numpy.random.default_rng(seed)``; per class in label order, ``permutation`` of its rows, the first
+    `shots`. Hence the draw for K shots is the beginning of the draw for K + 1. A class with fewer rows
+    gives all of them and a note. ``shots=None`` keeps the whole support set as it stands.
+
+    Raises:
+        UserError: `shots` below one.
+    """
+    if shots is None:
+        return task
+    if shots < 1:
+        raise UserError(f"--shots {shots}: at least one image per class is needed; give 1 or more")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: seeds are whole numbers from 0 on")
+    generator = np.random.default_rng(seed)
+    labels = task.support_labels.numpy()
+    drawn, notes = [], []
+    for index, class_name in enumerate(task.class_names):
+        rows = generator.permutation(np.flatnonzero(labels == index))
+        drawn.append(rows[:shots])
+        if 0 < len(rows) < shots:
+            images = "image" if len(rows) == 1 else "images"
+            notes.append(f"class '{class_name}' has {len(rows)} support {images}, {shots} asked: all used")
+    keep = torch.from_numpy(np.concatenate(drawn))
+    return replace(
+        task,
+        support_features=task.support_features[keep],
+        support_labels=task.support_labels[keep],
+        support_norms=None if task.support_norms is None else task.support_norms[keep],
+        shots=shots,
+        seed=seed,
+        notes=(*task.notes, *notes),
+    )
+
+
+def _class_names(names: Any, text: Tensor | None, labels: Tensor, where: str) -> tuple[str, ...]:
+    """Names of the C classes, where C is told by the names, else the text features, else the labels."""
+    if names is None:
+        count = len(text) if text is not None else _count_of_labels(labels, where)
+        checked = tuple(f"class {index}" for index in range(count))
+    else:
+        checked = names_of_classes(names, where + "class_names")
+    if text is not None and len(text) != len(checked):
+        raise UserError(
+            f"{where}text_features has {len(text)} rows for {len(checked)} class_names; give one per class"
+        )
+    if len(checked) < 2:
+        raise UserError(f"{where}there is one class only; classification needs at least two")
+    return checked
+
+
+def _check_query_labels(
+    truth: Tensor, labels: Tensor, names: tuple[str, ...], has_text: bool, where: str
+) -> None:
+    """Refuse query labels that no class stands for, or that nothing is known of."""
+    labels_below(truth, len(names), where + "query_labels")
+    if has_text:
+        return
+    missing = ~torch.isin(truth, labels)
+    if missing.any():
+        row = int(missing.nonzero()[0])
+        label = int(truth[row])
+        raise UserError(
+            f"{where}query_labels row {row} is class {label} ('{names[label]}'), which has no support row and "
+            "no text feature; add support rows of it or drop its query rows"
+        )
+
+
+def _classes_without_support(labels: Tensor, names: tuple[str, ...], has_text: bool, where: str) -> list[str]:
+    """A note on classes known by text alone; a refusal where there is no text either."""
+    present = set(labels.tolist())
+    missing = [name for index, name in enumerate(names) if index not in present]
+    if len(present) < 2:
+        only = names[next(iter(present))]
+        raise UserError(f"{where}support_labels holds one class only ('{only}'); at least two are needed")
+    if not missing:
+        return []
+    listed = ", ".join(f"'{name}'" for name in missing[:MANY]) + (", ..." if len(missing) > MANY else "")
+    count = f"{len(missing)} of {len(names)} classes have no support row ({listed})"
+    if not has_text:
+        raise UserError(f"{where}{count} and there are no text features; add rows or leave those classes out")
+    return [f"{count}: known by their text alone"]
+
+
+def _count_of_labels(labels: Tensor, where: str) -> int:
+    """C where only the labels tell it. Each class then needs a support row, so C cannot exceed N."""
+    row = int(labels.argmax())
+    largest = int(labels[row])
+    if largest >= len(labels):
+        raise UserError(
+            f"{where}support_labels row {row} ({largest}) is out of range: without class_names or "
+            f"text_features the labels of {len(labels)} rows run from 0 to at most {len(labels) - 1}"
+        )
+    return largest + 1
+
+
+def _repeated_names(names: tuple[str, ...]) -> list[str]:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if not repeated:
+        return []
+    listed = ", ".join(f"'{name}'" for name in repeated[:MANY])
+    return [f"{len(repeated)} class names stand for more than one class ({listed})"]
