@@ -1,0 +1,44 @@
+# Everything runs in .venv, made with plain venv and pip and reused while it is newer than pyproject.toml.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint types unit demo format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1 - /p' Makefile
+
+install: $(READY)  ## make .venv and install bayes_clip with its test tools
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "bayes_clip needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing into $(VENV) (PyTorch is large: the first time takes some minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $(READY)
+
+test: lint types unit  ## lint, type check and tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+demo: $(READY)  ## compare the engines on real handwritten digits, 4 labels a class
+	$(BIN)/bayes-clip compare digits digits_rotated --shots 4 --out runs/demo
+
+format: $(READY)  ## put the code in its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment, build outputs and caches (not runs/)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
