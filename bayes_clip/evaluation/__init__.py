@@ -1,0 +1,1 @@
+"""Metrics, reliability, selective prediction, and what a comparison of engines leaves behind."""
