@@ -194,8 +194,8 @@ def _check_query_labels(
         row = int(missing.nonzero()[0])
         label = int(truth[row])
         raise UserError(
-            f"{where}query_labels row {row} is class {label} ('{names[label]}'), which has no support row and "
-            "no text feature; add support rows of it or drop its query rows"
+            f"{where}query_labels row {row} is class {label} ('{names[label]}'), which has no support row "
+            "and no text feature; add support rows of it or drop its query rows"
         )
 
 

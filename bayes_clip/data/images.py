@@ -1,0 +1,96 @@
+"""One picture of any kind as 8-bit RGB, or a refusal that names its file."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from bayes_clip.errors import UserError
+
+SUFFIXES = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico", ".avif",
+    )
+)  # fmt: skip
+THUMBNAIL_SIDE = 64  # pixels
+# Pillow reports damage by whatever its decoders happen to raise.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name of `path` is that of a picture, and not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read `path` as an RGB picture, turned upright as its EXIF data say.
+
+    Transparency is laid on white; 16-bit grey is divided by 257; other wide grey (32-bit, floating point) is
+    stretched from its own minimum and maximum to 0 and 255; of an animation the first frame counts.
+
+    Raises:
+        UserError: missing, truncated or damaged, no picture at all, or so many pixels (more than
+            ``PIL.Image.MAX_IMAGE_PIXELS``) that decoding it could exhaust the memory.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such picture; check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                return _as_rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{path}: no picture that can be read; convert it to PNG or JPEG, or remove it"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = f"{Image.MAX_IMAGE_PIXELS:,}"
+        raise UserError(f"{path}: more than {limit} pixels (a decompression bomb?); shrink it") from None
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: damaged picture ({reason}); replace it or skip broken pictures") from None
+
+
+def thumbnail(image: Image.Image) -> Tensor:
+    """The central square of an RGB picture at 64 x 64 pixels, (3, 64, 64) uint8."""
+    small = ImageOps.fit(image, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), method=Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
+    if image.mode in ("La", "RGBa"):  # alpha multiplied in; divide it out first
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        white = Image.new("RGBA", opaque.size, "white")
+        return Image.alpha_composite(white, opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
+    """Wide grey values (h, w) as uint8; NaN and infinity are damage."""
+    values = grey.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("NaN or infinite pixels")
+    low, high = float(values.min()), float(values.max())
+    if grey.dtype.kind in "iu" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    if high > low:
+        values = (values - low) * (255.0 / (high - low))
+    return np.rint(values.clip(0, 255)).astype(np.uint8)
