@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	  { echo "bayes_clip needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing into $(VENV) (PyTorch is large: the first time takes some minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[test]"
 	@touch $(READY)
 
 test: lint types unit  ## lint, type check and tests
