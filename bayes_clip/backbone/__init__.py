@@ -1,0 +1,3 @@
+"""Frozen open_clip encoders."""
+
+from __future__ import annotations
