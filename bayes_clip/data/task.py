@@ -147,13 +147,13 @@ def few_shot(task: Task, shots: int | None, seed: int) -> Task:
         raise UserError(f"--seed {seed}: seeds are whole numbers from 0 on")
     generator = np.random.default_rng(seed)
     labels = task.support_labels.numpy()
-    drawn, notes = [], []
+    drawn, short = [], []
     for index, class_name in enumerate(task.class_names):
         rows = generator.permutation(np.flatnonzero(labels == index))
         drawn.append(rows[:shots])
         if 0 < len(rows) < shots:
-            images = "image" if len(rows) == 1 else "images"
-            notes.append(f"class '{class_name}' has {len(rows)} support {images}, {shots} asked: all used")
+            short.append(f"'{class_name}' has {len(rows)}")
+    notes = [f"{_listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
     keep = torch.from_numpy(np.concatenate(drawn))
     return replace(
         task,
@@ -208,7 +208,7 @@ def _classes_without_support(labels: Tensor, names: tuple[str, ...], has_text: b
         raise UserError(f"{where}support_labels holds one class only ('{only}'); at least two are needed")
     if not missing:
         return []
-    listed = ", ".join(f"'{name}'" for name in missing[:MANY]) + (", ..." if len(missing) > MANY else "")
+    listed = _listed([f"'{name}'" for name in missing])
     count = f"{len(missing)} of {len(names)} classes have no support row ({listed})"
     if not has_text:
         raise UserError(f"{where}{count} and there are no text features; add rows or leave those classes out")
@@ -231,5 +231,10 @@ def _repeated_names(names: tuple[str, ...]) -> list[str]:
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if not repeated:
         return []
-    listed = ", ".join(f"'{name}'" for name in repeated[:MANY])
+    listed = _listed([f"'{name}'" for name in repeated])
     return [f"{len(repeated)} class names stand for more than one class ({listed})"]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    more = len(parts) - MANY
+    return ", ".join(parts[:MANY]) + (f" and {more} more" if more > 0 else "")

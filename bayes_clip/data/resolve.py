@@ -1,0 +1,178 @@
+"""What the user means by TASK and by INPUT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayes_clip.backbone.templates import read_templates
+from bayes_clip.data.arrays import is_array_file
+from bayes_clip.data.builtin import TASKS, builtin_task
+from bayes_clip.data.encode import encode_class_names, encode_files
+from bayes_clip.data.feature_file import FeatureFile, load_feature_file, load_feature_task, make_feature_file
+from bayes_clip.data.image_folder import list_pictures, scan_folder
+from bayes_clip.data.task import Task, make_task
+from bayes_clip.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from bayes_clip.backbone.encoder import Backbone
+
+__all__ = ["TASKS", "load_input", "load_task", "with_ood"]
+
+LARGER_BACKBONE = "--backbone ViT-B-32 --pretrained laion2b_s34b_b79k"
+
+
+def load_task(
+    name_or_path: str | Path,
+    backbone: Backbone | None = None,
+    templates: str | Sequence[str] | None = None,
+    skip_broken: bool = False,
+    allow_unknown_classes: bool = False,
+    device: str = "cpu",
+    ood: str | Path | None = None,
+) -> Task:
+    """Load a built-in task (a key of `TASKS`), a folder of pictures or a feature task.
+
+    Args:
+        backbone: encodes pictures; ``pocket_clip`` unless given. A feature task needs none.
+        templates: a set's name, a template, a file of templates or a list; the backbone's own unless given.
+        skip_broken: leave broken pictures out and note it, instead of refusing.
+        allow_unknown_classes: go on though ``pocket_clip`` never saw a word of the class names.
+        device: where ``pocket_clip`` runs if it has to be loaded here.
+        ood: INPUT whose features take the place of the task's ``ood_features``.
+
+    Raises:
+        UserError: no such task, or whatever its loader refuses.
+    """
+    task = _load(name_or_path, backbone, templates, skip_broken, allow_unknown_classes, device)
+    return task if ood is None else with_ood(task, load_input(ood, backbone, skip_broken, device))
+
+
+def load_input(
+    path: str | Path, backbone: Backbone | None = None, skip_broken: bool = False, device: str = "cpu"
+) -> FeatureFile:
+    """Load INPUT: a picture, a folder of pictures at any depth, a feature file, or a task's query side.
+
+    Pictures are encoded with `backbone` (``pocket_clip`` unless given, then on `device`).
+
+    Raises:
+        UserError: no such path, or whatever its loader refuses.
+    """
+    path = Path(path)
+    if is_array_file(path) and not path.is_dir():
+        return load_feature_file(path)
+    pictures, class_names = list_pictures(path)
+    backbone = backbone or _pocket(device)
+    encoded = encode_files(backbone, pictures.paths, skip_broken=skip_broken)
+    labels = None
+    if pictures.labels is not None:
+        labels = np.array(pictures.labels)[list(encoded.kept)]
+    return make_feature_file(
+        encoded.features,
+        paths=[str(pictures.paths[index]) for index in encoded.kept],
+        labels=labels,
+        class_names=class_names,
+        backbone=backbone.fingerprint,
+        notes=encoded.notes,
+        source=str(path),
+    )
+
+
+def with_ood(task: Task, outside: FeatureFile) -> Task:
+    """`task` with the rows of `outside` as its out-of-distribution features.
+
+    Raises:
+        UserError: another backbone, or another dimension.
+    """
+    if task.backbone and outside.backbone and task.backbone != outside.backbone:
+        raise UserError(
+            f"--ood: its features come from backbone {outside.backbone}, the task's from {task.backbone}; "
+            "encode both with the same --backbone"
+        )
+    dimension = outside.features.shape[1]
+    if dimension != task.num_features:
+        raise UserError(
+            f"--ood: its features have {dimension} columns, the task's {task.num_features}; "
+            "encode both with the same --backbone"
+        )
+    notes = (*task.notes, *outside.notes)
+    return replace(task, ood_features=outside.features, ood_norms=outside.norms, notes=notes)
+
+
+def _load(
+    name_or_path: str | Path,
+    backbone: Backbone | None,
+    templates: str | Sequence[str] | None,
+    skip_broken: bool,
+    allow_unknown_classes: bool,
+    device: str,
+) -> Task:
+    path = Path(name_or_path)
+    if str(name_or_path) not in TASKS:
+        if not path.exists():
+            raise UserError(_no_such_task(str(name_or_path)))
+        if path.is_file():
+            return load_feature_task(path)
+    prompts = None if templates is None else read_templates(templates)
+    if str(name_or_path) in TASKS:
+        return builtin_task(str(name_or_path), backbone or _pocket(device), prompts)
+    return _folder_task(path, backbone, prompts, skip_broken, allow_unknown_classes, device)
+
+
+def _no_such_task(name: str) -> str:
+    hint = nearest(name, TASKS)
+    kinds = f"a built-in task ({', '.join(TASKS)}), a folder of pictures or a feature file"
+    return f"{name}: no such task; give {kinds}.{hint}"
+
+
+def _folder_task(
+    path: Path,
+    backbone: Backbone | None,
+    templates: Sequence[str] | None,
+    skip_broken: bool,
+    allow_unknown_classes: bool,
+    device: str,
+) -> Task:
+    folder = scan_folder(path)
+    backbone = backbone or _pocket(device)
+    unknown = backbone.unknown_words(folder.class_names)
+    if unknown and not allow_unknown_classes:
+        raise UserError(
+            f"{path}: {backbone.name} never saw the words {', '.join(unknown[:5])} of the class names; "
+            f"use a larger backbone ({LARGER_BACKBONE}), or insist with --allow-unknown-classes"
+        )
+    text, notes = encode_class_names(backbone, folder.class_names, templates)
+    support = encode_files(
+        backbone, folder.support.paths, skip_broken=skip_broken, description="encoding support pictures"
+    )
+    query = encode_files(
+        backbone,
+        folder.query.paths,
+        skip_broken=skip_broken,
+        with_thumbnails=True,
+        description="encoding query pictures",
+    )
+    return make_task(
+        path.resolve().name,
+        support.features,
+        np.array(folder.support.labels)[list(support.kept)],
+        query.features,
+        np.array(folder.query.labels)[list(query.kept)],
+        class_names=folder.class_names,
+        text_features=text,
+        logit_scale=backbone.logit_scale,
+        backbone=backbone.fingerprint,
+        query_images=query.thumbnails,
+        notes=(*folder.notes, *notes, *support.notes, *query.notes),
+        source=str(path),
+    )
+
+
+def _pocket(device: str) -> Backbone:
+    from bayes_clip.backbone.encoder import load_backbone  # open_clip takes seconds to import
+
+    return load_backbone(device=device)
