@@ -38,7 +38,7 @@ OUT_SEED = 0
 
 
 def builtin_task(name: str, backbone: Backbone, templates: Sequence[str] | None = None) -> Task:
-    """Encode the built-in task `name`, a key of `TASKS`; prompts from `templates`, else the backbone's own."""
+    """Encode the built-in task `name`, a key of `TASKS`; prompts from `templates` or the backbone's own."""
     if name in DIGIT_VARIANTS:
         return _digits(name, backbone, templates)
     return _shapes(name, backbone, templates)
