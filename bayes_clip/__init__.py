@@ -1,0 +1,64 @@
+"""From a handful of labelled images to a calibrated posterior over CLIP adapters.
+
+    import bayes_clip as bc
+
+Names are imported when first used, so that ``import bayes_clip`` and ``bayes-clip --help`` are quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bayes_clip.backbone.encoder import Backbone, load_backbone
+    from bayes_clip.data.feature_file import FeatureFile
+    from bayes_clip.data.resolve import load_input, load_task
+    from bayes_clip.data.task import Task, few_shot, make_task
+    from bayes_clip.errors import UserError
+    from bayes_clip.evaluation.results import Comparison, Run, summarise
+    from bayes_clip.report.write import write_comparison
+
+_HOMES = {
+    "Backbone": "bayes_clip.backbone.encoder",
+    "Comparison": "bayes_clip.evaluation.results",
+    "FeatureFile": "bayes_clip.data.feature_file",
+    "Run": "bayes_clip.evaluation.results",
+    "Task": "bayes_clip.data.task",
+    "UserError": "bayes_clip.errors",
+    "few_shot": "bayes_clip.data.task",
+    "load_backbone": "bayes_clip.backbone.encoder",
+    "load_input": "bayes_clip.data.resolve",
+    "load_task": "bayes_clip.data.resolve",
+    "make_task": "bayes_clip.data.task",
+    "summarise": "bayes_clip.evaluation.results",
+    "write_comparison": "bayes_clip.report.write",
+}
+
+__all__ = [
+    "Backbone",
+    "Comparison",
+    "FeatureFile",
+    "Run",
+    "Task",
+    "UserError",
+    "few_shot",
+    "load_backbone",
+    "load_input",
+    "load_task",
+    "make_task",
+    "summarise",
+    "write_comparison",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bayes_clip' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,59 @@
+"""What the commands print: tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+# Column of a summary, its heading, digits after the point (None: as it is).
+COMPARISON = (
+    ("task", "task", None),
+    ("shots", "shots", None),
+    ("model", "model", None),
+    ("engine", "engine", None),
+    ("accuracy", "accuracy", 3),
+    ("nll", "NLL", 3),
+    ("ece", "ECE", 3),
+    ("ood_auroc", "OOD AUROC", 3),
+    ("fit_seconds", "fit s", 1),
+)
+
+
+def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for every task, shot count, model and engine: means over the seeds, ± the standard error.
+
+    Columns that say the same on every line are left to the caption.
+    """
+    columns = [column for column in COMPARISON if column[2] is not None or _varies(summary, column[0])]
+    columns = [column for column in columns if any(row[column[0]] != "" for row in summary)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for _, heading, digits in columns:
+        table.add_column(heading, justify="left" if digits is None else "right", no_wrap=True)
+    for row in summary:
+        table.add_row(*(_cell(row, name, digits) for name, _, digits in columns))
+    return table
+
+
+def listing(described: Mapping[str, str]) -> Table:
+    """Names and one line about each."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, line in described.items():
+        table.add_row(name, line)
+    return table
+
+
+def _varies(summary: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return len({row[name] for row in summary}) > 1 or name in ("task", "engine")
+
+
+def _cell(row: Mapping[str, Any], name: str, digits: int | None) -> str:
+    value = row[name]
+    if value == "" or digits is None:
+        return str(value)
+    spread = row.get(f"{name}_se", "")
+    return f"{value:.{digits}f}" + ("" if spread == "" or name == "fit_seconds" else f" ± {spread:.{digits}f}")
