@@ -32,7 +32,7 @@ SCORE_COLUMNS: tuple[str, ...] = (
 MEASURED_COLUMNS: tuple[str, ...] = (*SCORE_COLUMNS, "prior_variance", "fit_seconds", "predict_seconds")
 
 # What makes two rows repetitions of one another that differ in the draw of the support set alone.
-ARM_COLUMNS: tuple[str, ...] = ("task", "shots", "model", "engine", "covariance", "rule", "predictive")
+ARM_COLUMNS: tuple[str, ...] = ("task", "shots", "model", "engine", "covariance", "rule")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""The report: one HTML file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from bayes_clip.evaluation.results import Comparison
+from bayes_clip.evaluation.write import full_config
+from bayes_clip.report.arms import detailed, featured, settings_of
+from bayes_clip.report.figures import Picture
+from bayes_clip.report.glossary import ENGINES, TERMS
+from bayes_clip.report.inline_svg import inline_svg
+from bayes_clip.report.style import engine_of
+from bayes_clip.report.tables import data_rows, metric_table
+from bayes_clip.report.words import headline, verdict
+
+TEMPLATE = "template.html.j2"
+
+
+def render(comparison: Comparison, pictures: Sequence[Picture]) -> str:
+    """The whole page as text: figures, styles and script are inside; every text from outside is escaped."""
+    environment = Environment(
+        loader=PackageLoader("bayes_clip", "report"),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    settings = settings_of(comparison)
+    engines = list(dict.fromkeys(engine_of(label) for setting in settings for label in setting.arms))
+    config = full_config(comparison)
+    versions = config.pop("versions")
+    seeds = sorted({int(run.row.get("seed") or 0) for run in comparison.runs})
+    return environment.get_template(TEMPLATE).render(
+        headline=headline(settings),
+        date=date.today().isoformat(),
+        tasks=list(dict.fromkeys(setting.task for setting in settings)),
+        engines={name: ENGINES.get(name, "a program of your own") for name in engines},
+        featured=featured(settings[-1]),
+        seeds=seeds,
+        verdicts=[verdict(setting) for setting in detailed(settings)],
+        data=data_rows(list(comparison.tasks.values()), settings),
+        tables=[metric_table(setting) for setting in settings],
+        pictures=[(picture, inline_svg(picture.figure, picture.name, picture.alt)) for picture in pictures],
+        notes=list(comparison.notes),
+        terms=TERMS,
+        versions=versions,
+        config=json.dumps(config, indent=2, default=str),
+    )

@@ -1,0 +1,123 @@
+"""How figures look: colours that colour-blind readers and grey printers can tell apart, type, and grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SEPARATOR = " · "
+
+INK = "#1c2127"
+MUTED = "#6a737d"
+GRID = "#dde1e6"
+BAND = "#c9d3de"
+OUTSIDE = "#d55e00"
+
+# Okabe & Ito (2008), black replaced by grey: zero_shot is the reference, not a contender.
+ENGINE_COLOURS = {
+    "zero_shot": "#7f868e",
+    "map": "#e69f00",
+    "ekf": "#0072b2",
+    "laplace": "#009e73",
+    "vi": "#cc79a7",
+    "nuts": "#56b4e9",
+    "sgd": "#a6761d",
+}
+ENGINE_MARKERS = {
+    "zero_shot": "X",
+    "map": "s",
+    "ekf": "o",
+    "laplace": "D",
+    "vi": "^",
+    "nuts": "P",
+    "sgd": "v",
+}
+
+SETTINGS = {
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "bayes_clip",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib settings of the project, within the block; figures keep what they were drawn with."""
+    with sns.axes_style("ticks"), mpl.rc_context(SETTINGS):
+        yield
+
+
+def colour(label: str) -> str:
+    """Colour of an arm, which is that of its engine; grey for an engine that is not known."""
+    return ENGINE_COLOURS.get(engine_of(label), MUTED)
+
+
+def marker(label: str) -> str:
+    """Marker of an arm, so that colour is never the only difference."""
+    return ENGINE_MARKERS.get(engine_of(label), "o")
+
+
+def engine_of(label: str) -> str:
+    """The engine a label begins with: "ekf" of "ekf · full"."""
+    return label.split(SEPARATOR)[0]
+
+
+def panels(
+    count: int, size: tuple[float, float], most_columns: int = 3, ratios: tuple[float, ...] = (1.0,)
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with `count` panels in rows of at most `most_columns`; `size` is that of a panel in inches.
+
+    A panel is a stack of axes with a common x axis, one per height ratio. The figure belongs to no window
+    manager: nothing has to be closed.
+    """
+    wide = 2 if count == 4 and most_columns == 3 else min(most_columns, count)
+    high, deep = -(-count // wide), len(ratios)
+    figure = Figure(figsize=(size[0] * wide, size[1] * high))
+    grid = figure.subplots(high * deep, wide, squeeze=False, height_ratios=list(ratios) * high)
+    stacks = [
+        [grid[row * deep + part, column] for part in range(deep)]
+        for row in range(high)
+        for column in range(wide)
+    ]
+    for spare in stacks[count:]:
+        for axes in spare:
+            axes.remove()
+    for stack in stacks[:count]:
+        for axes in stack[:-1]:
+            axes.sharex(stack[-1])
+            axes.tick_params(labelbottom=False)
+    return figure, stacks[:count]
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The legend of one axes, in a line above the whole figure: nowhere does it cover data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))

@@ -1,0 +1,96 @@
+"""Writing a comparison to a folder: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bayes_clip.errors import UserError
+from bayes_clip.evaluation.results import Comparison
+from bayes_clip.evaluation.write import write_tables
+from bayes_clip.report.figures import draw
+from bayes_clip.report.html import render
+
+OUR_FILES = frozenset({"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"})
+
+
+def write_comparison(comparison: Comparison, directory: Path | str) -> None:
+    """Write metrics.csv, predictions.npz, config.json, figures/ (PNG and SVG) and report.html.
+
+    The folder appears whole at the end, in the place of an earlier comparison if there is one.
+
+    Raises:
+        UserError: as `check_writable`.
+    """
+    if not comparison.runs:
+        raise UserError("nothing to report: no engine ran on any task; ask for other --engines")
+    with whole_folder(directory) as folder:
+        write_tables(comparison, folder)
+        pictures = draw(comparison)
+        (folder / "figures").mkdir()
+        for picture in pictures:
+            picture.figure.savefig(folder / "figures" / f"{picture.name}.png", dpi=160)
+            picture.figure.savefig(folder / "figures" / f"{picture.name}.svg", metadata={"Date": None})
+        (folder / "report.html").write_text(render(comparison, pictures), encoding="utf-8")
+
+
+def check_writable(directory: Path | str) -> None:
+    """Refuse a folder that a comparison cannot be written to; leaves nothing behind. For use before work.
+
+    Raises:
+        UserError: it is a file, holds something that is not ours, or its parent cannot be written to.
+    """
+    target = Path(directory).resolve()
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--out {directory}: is a file; give a folder")
+    if target.is_dir():
+        strangers = sorted(item.name for item in target.iterdir() if item.name not in OUR_FILES)
+        if strangers:
+            raise UserError(
+                f"--out {directory}: holds '{strangers[0]}', which no comparison wrote; give a new or empty folder"
+            )
+    parent = next(folder for folder in target.parents if folder.exists())
+    probe = _beside(parent / target.name, "probe")
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+
+
+@contextmanager
+def whole_folder(directory: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `directory`, which takes its place when the block ends without an error."""
+    check_writable(directory)
+    target = Path(directory).resolve()
+    partial, previous = _beside(target, "partial"), _beside(target, "previous")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        if target.exists():
+            target.rename(previous)
+        try:
+            partial.rename(target)
+        except OSError:
+            if previous.exists():
+                previous.rename(target)
+            raise
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+def _beside(target: Path, purpose: str) -> Path:
+    """A name in the same folder (so that renaming stays on one disk) that no other run uses."""
+    return target.with_name(f".{target.name}.{purpose}-{os.getpid()}")
+
+
+def _unwritable(directory: Path | str, error: OSError) -> UserError:
+    return UserError(f"--out {directory}: cannot be written to ({error.strerror}); give another folder")
