@@ -96,12 +96,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _read_npz(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    if not zipfile.is_zipfile(path):  # numpy would read a single array, or offer to unpickle
+        raise UserError(f"{path}: damaged or not a .npz archive; write it again with numpy.savez")
     found: dict[str, Any] = {}
     entry = ""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: not a .npz archive but a single array; save it with numpy.savez")
             for entry in known:
                 if entry in archive.files:
                     found[entry] = archive[entry]

@@ -137,7 +137,7 @@ def _class_folders(root: Path, notes: list[str]) -> list[Path]:
     if len(folders) == 1:
         raise UserError(f"{root}: one class only ('{folders[0].name}'); classification needs at least two")
     if loose:
-        notes.append(f"{loose} pictures right in {root.name}/ belong to no class and are left out")
+        notes.append(f"pictures right in {root.name}/, which belong to no class and are left out: {loose}")
     return folders
 
 
@@ -155,7 +155,7 @@ def _labelled(folders: Sequence[Path], labels: Sequence[int], notes: list[str]) 
         paths += pictures
         repeated += [label] * len(pictures)
     if others:
-        notes.append(f"{others} entries of the class folders are no pictures and are left out")
+        notes.append(f"entries of the class folders that are no pictures and are left out: {others}")
     return Pictures(tuple(paths), tuple(repeated))
 
 
@@ -166,7 +166,7 @@ def _test_pictures(test: Path, names: list[str], notes: list[str]) -> Pictures:
             raise UserError(f"{folder}: class '{folder.name}' is in test/ but not in train/; add it there")
     absent = sorted(set(names) - {folder.name for folder in folders})
     if absent:
-        notes.append(f"{len(absent)} classes have no test pictures ('{absent[0]}' the first)")
+        notes.append(f"classes without test pictures: {len(absent)} ('{absent[0]}' the first)")
     return _labelled(folders, [names.index(folder.name) for folder in folders], notes)
 
 

@@ -232,7 +232,7 @@ def _repeated_names(names: tuple[str, ...]) -> list[str]:
     if not repeated:
         return []
     listed = _listed([f"'{name}'" for name in repeated])
-    return [f"{len(repeated)} class names stand for more than one class ({listed})"]
+    return [f"class names that stand for more than one class: {listed}"]
 
 
 def _listed(parts: Sequence[str]) -> str:

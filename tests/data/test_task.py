@@ -91,7 +91,7 @@ def test_a_class_known_by_its_text_alone_is_noted() -> None:
 
 def test_names_that_repeat_are_noted() -> None:
     task = make_task("pets", **raw_arrays(class_names=["cat", "dog", "cat"]))
-    assert task.notes == ("1 class names stand for more than one class ('cat')",)
+    assert task.notes == ("class names that stand for more than one class: 'cat'",)
 
 
 REFUSALS = {
