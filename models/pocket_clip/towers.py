@@ -1,0 +1,70 @@
+"""pocket_clip as open_clip builds it, with a compact token table while it trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).resolve().parent
+CONFIG_FILE = FOLDER / "pocket_clip.json"
+WEIGHTS_FILE = FOLDER / "pocket_clip.safetensors"
+VOCABULARY_FILE = FOLDER / "vocabulary.json"
+
+
+def build_model(weights: Path | None = None) -> nn.Module:
+    """The open_clip model, untrained or strictly loaded from a safetensors file."""
+    open_clip.add_model_config(CONFIG_FILE)
+    return open_clip.create_model(CONFIG_FILE.stem, pretrained=None if weights is None else str(weights))
+
+
+class CompactTokens(nn.Module):
+    """A token table of the tokens in use alone: the stock one has 49,408 rows, of which captions touch few.
+
+    Rows stand in the order of the stock ids, so that the end token stays the largest and open_clip's pooling holds.
+    """
+
+    def __init__(self, token_ids: np.ndarray, stock: nn.Embedding) -> None:
+        super().__init__()
+        self.token_ids = token_ids  # sorted, (V,)
+        self.table = nn.Embedding(len(token_ids), stock.embedding_dim)
+        with torch.no_grad():
+            self.table.weight.copy_(stock.weight[torch.from_numpy(token_ids).long()])
+
+    def compact(self, rows: np.ndarray) -> np.ndarray:
+        """Stock ids to rows of the compact table, any shape."""
+        return np.searchsorted(self.token_ids, rows).astype(np.int16)
+
+    def scatter_into(self, stock: nn.Embedding) -> None:
+        """Write the trained rows into the stock table; tokens never seen get the mean row, so they say nothing."""
+        with torch.no_grad():
+            stock.weight.copy_(self.table.weight.mean(dim=0).expand_as(stock.weight))
+            stock.weight[torch.from_numpy(self.token_ids).long()] = self.table.weight
+
+
+def encode_compact_text(model: nn.Module, tokens: CompactTokens, rows: Tensor) -> Tensor:
+    """Unit text features (B, D) of compact rows (B, L): open_clip's own text tower on a trimmed context."""
+    length = rows.shape[1]
+    hidden = tokens.table(rows) + model.positional_embedding[:length]
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    hidden = model.ln_final(hidden)
+    pooled = hidden[torch.arange(len(rows)), rows.argmax(dim=1)]
+    return nn.functional.normalize(pooled @ model.text_projection, dim=-1)
+
+
+def save_model(model: nn.Module, tokens: CompactTokens, words: frozenset[str]) -> None:
+    """Write the weights as float16 safetensors and the words of the captions as JSON."""
+    tokens.scatter_into(model.token_embedding)
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    partial = WEIGHTS_FILE.with_suffix(".partial")
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(WEIGHTS_FILE)
+    VOCABULARY_FILE.write_text(json.dumps(sorted(words), indent=0) + "\n")
