@@ -1,4 +1,4 @@
-"""The options that commands share, and how comma-separated ones are read."""
+"""The options that commands share: names, help and the panel each is shown in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from bayes_clip.errors import UserError
 
 DEFAULT_ENGINES = "zero_shot,map,ekf,laplace,vi"
 
@@ -18,6 +16,9 @@ TaskName = Annotated[
 ]
 TaskNames = Annotated[
     list[str], typer.Argument(metavar="TASK", help="Built-in tasks, folders of class folders, feature tasks.")
+]
+InputName = Annotated[
+    str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a feature file.")
 ]
 PosteriorFolder = Annotated[
     Path, typer.Argument(metavar="POSTERIOR", help="A folder written by [bold]bayes-clip fit[/bold].")
@@ -44,7 +45,9 @@ Rule = Annotated[
 PriorVariance = Annotated[
     str,
     typer.Option(
-        "--prior-variance", help="auto: chosen from the support set alone; or a number.", rich_help_panel=ADAPTER
+        "--prior-variance",
+        help="auto: chosen from the support set alone; or a number.",
+        rich_help_panel=ADAPTER,
     ),
 ]
 Order = Annotated[
@@ -53,23 +56,38 @@ Order = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Labels an update; default: one per class.", rich_help_panel=ADAPTER),
+    typer.Option(
+        "--batch-size", min=1, help="Labels an update; default: one per class.", rich_help_panel=ADAPTER
+    ),
 ]
 Passes = Annotated[
     int,
-    typer.Option("--passes", min=1, help="Passes over the support set, none counted twice.", rich_help_panel=ADAPTER),
+    typer.Option(
+        "--passes", min=1, help="Passes over the support set, none counted twice.", rich_help_panel=ADAPTER
+    ),
 ]
 
 ShotsList = Annotated[
     str | None,
     typer.Option(
-        "--shots", metavar="K,..", help="Labels per class.", show_default="all there are", rich_help_panel=SUPPORT
+        "--shots",
+        metavar="K,..",
+        help="Labels per class.",
+        show_default="all there are",
+        rich_help_panel=SUPPORT,
     ),
 ]
 SeedsList = Annotated[
     str,
     typer.Option("--seeds", "--seed", metavar="S,..", help="Draws of those labels.", rich_help_panel=SUPPORT),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        "--shots", min=1, help="Labels per class.", show_default="all there are", rich_help_panel=SUPPORT
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Draw of those labels.", rich_help_panel=SUPPORT)]
 Outside = Annotated[
     str | None,
     typer.Option(
@@ -92,7 +110,9 @@ Pretrained = Annotated[
 Templates = Annotated[
     str | None,
     typer.Option(
-        "--templates", help="A prompt with {} for the class, a text file of them, or ensemble.", rich_help_panel=ENCODER
+        "--templates",
+        help="A prompt with {} for the class, a text file of them, or ensemble.",
+        rich_help_panel=ENCODER,
     ),
 ]
 SkipBroken = Annotated[
@@ -107,56 +127,16 @@ AllowUnknownClasses = Annotated[
 
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=RUNNING)]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32 or float64.", rich_help_panel=RUNNING)]
+AbstainAt = Annotated[
+    float | None,
+    typer.Option(
+        "--abstain-at",
+        metavar="RISK",
+        min=0.0,
+        max=1.0,
+        help="Answer only where at most this share will be wrong.",
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUNNING)
 ]
-
-
-def names(text: str, option: str) -> list[str]:
-    """Split ``"map, ekf"`` into its names, in order and without repetition.
-
-    Raises:
-        UserError: there is no name at all.
-    """
-    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
-        raise UserError(f"{option} is empty; give one name or several separated by commas")
-    return found
-
-
-def one(text: str, option: str) -> str:
-    """The only name in `text`; several are refused, because a posterior has one model and one engine."""
-    found = names(text, option)
-    if len(found) > 1:
-        raise UserError(f"{option} {text}: one name here; to try several use: bayes-clip compare")
-    return found[0]
-
-
-def whole_numbers(text: str, option: str, least: int) -> list[int]:
-    """Split ``"1,4,16"`` into whole numbers of at least `least`."""
-    found = []
-    for part in names(text, option):
-        if not part.isascii() or not part.lstrip("+-").isdigit():
-            raise UserError(f"{option} {text}: '{part}' is no whole number; write for example {option} {least},4")
-        if int(part) < least:
-            raise UserError(f"{option} {text}: {part} is too small; the least is {least}")
-        found.append(int(part))
-    return found
-
-
-def shots_of(text: str | None) -> list[int | None]:
-    """Shots asked for; ``[None]`` (the whole support set) when none are."""
-    return [None] if text is None else list(whole_numbers(text, "--shots", 1))
-
-
-def prior_variance_of(text: str) -> float | str:
-    """``"auto"`` or a positive, finite number."""
-    if text == "auto":
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise UserError(f"--prior-variance {text}: give auto, or a positive number such as 0.01")
-    return value

@@ -1,4 +1,4 @@
-"""What the commands print: tables for the terminal."""
+"""What the commands print."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 # Column of a summary, its heading, digits after the point (None: as it is).
@@ -47,6 +48,22 @@ def listing(described: Mapping[str, str]) -> Table:
     return table
 
 
+def screen() -> Console:
+    """Standard output, as it is at the time of the call."""
+    return Console(highlight=False)
+
+
+def complain(text: str, label: str = "error") -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False).print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+
+def notes(lines: Sequence[str]) -> None:
+    """What the user should know about how the result came about, each remark once."""
+    for line in dict.fromkeys(lines):
+        screen().print(f"note: {line}", markup=False, soft_wrap=True)
+
+
 def _varies(summary: Sequence[Mapping[str, Any]], name: str) -> bool:
     return len({row[name] for row in summary}) > 1 or name in ("task", "engine")
 
@@ -56,4 +73,6 @@ def _cell(row: Mapping[str, Any], name: str, digits: int | None) -> str:
     if value == "" or digits is None:
         return str(value)
     spread = row.get(f"{name}_se", "")
-    return f"{value:.{digits}f}" + ("" if spread == "" or name == "fit_seconds" else f" ± {spread:.{digits}f}")
+    return f"{value:.{digits}f}" + (
+        "" if spread == "" or name == "fit_seconds" else f" ± {spread:.{digits}f}"
+    )

@@ -1,0 +1,137 @@
+"""The commands that learn: compare and fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bayes_clip import cli_options as options
+from bayes_clip import cli_tables as tables
+from bayes_clip import cli_values as values
+
+
+def compare(
+    tasks: options.TaskNames,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to write.", show_default="runs/TASK"),
+    ] = None,
+    models: options.Models = "linear_probe",
+    engines: options.Engines = options.DEFAULT_ENGINES,
+    covariance: options.Covariance = "class_block",
+    rule: options.Rule = None,
+    prior_variance: options.PriorVariance = "auto",
+    order: options.Order = "balanced",
+    batch_size: options.BatchSize = None,
+    passes: options.Passes = 1,
+    shots: options.ShotsList = None,
+    seeds: options.SeedsList = "0",
+    ood: options.Outside = None,
+    backbone: options.BackboneName = None,
+    pretrained: options.Pretrained = None,
+    templates: options.Templates = None,
+    skip_broken: options.SkipBroken = False,
+    allow_unknown_classes: options.AllowUnknownClasses = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    debug: options.Debug = False,
+) -> None:
+    """Fit every model, engine, shot count and seed asked for: one table and one report.
+
+    Writes metrics.csv, predictions.npz, config.json, figures/ and report.html.
+
+    \b
+    Examples
+      bayes-clip compare digits digits_rotated --shots 4 --out runs/demo
+      bayes-clip compare features.npz --shots 1,4,16 --seeds 0,1,2,3,4
+      bayes-clip compare digits --engines map,ekf --covariance full --prior-variance 0.01
+      bayes-clip compare photos/ --backbone ViT-B-32 --pretrained laion2b_s34b_b79k
+    """
+    from bayes_clip.data.resolve import load_task
+    from bayes_clip.evaluation.comparison import compare as run
+    from bayes_clip.fit import FitSettings
+    from bayes_clip.report.write import check_writable, write_comparison
+
+    folder = out or Path("runs", "_".join(Path(task).stem for task in tasks))
+    check_writable(folder)
+    settings = FitSettings(
+        covariance=covariance,
+        rule=rule,
+        prior_variance=values.prior_variance(prior_variance),
+        order=order,
+        batch_size=batch_size,
+        passes=passes,
+        device=device,
+        dtype=dtype,
+    )
+    asked = {
+        "models": values.names(models, "--models"),
+        "engines": values.names(engines, "--engines"),
+        "shots": values.shot_counts(shots),
+        "seeds": values.whole_numbers(seeds, "--seeds", 0),
+    }
+    encoder = values.encoder(backbone, pretrained, device)
+    loaded = [
+        load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device, ood) for task in tasks
+    ]
+    comparison = run(loaded, settings=settings, **asked)
+    write_comparison(comparison, folder)
+    tables.show_comparison(comparison, folder)
+
+
+def fit(
+    task: options.TaskName,
+    out: Annotated[Path, typer.Option("--out", metavar="POSTERIOR", help="The folder to write.")],
+    model: options.Models = "linear_probe",
+    engine: options.Engines = "ekf",
+    covariance: options.Covariance = "class_block",
+    rule: options.Rule = None,
+    prior_variance: options.PriorVariance = "auto",
+    order: options.Order = "balanced",
+    batch_size: options.BatchSize = None,
+    passes: options.Passes = 1,
+    shots: options.Shots = None,
+    seed: options.Seed = 0,
+    backbone: options.BackboneName = None,
+    pretrained: options.Pretrained = None,
+    templates: options.Templates = None,
+    skip_broken: options.SkipBroken = False,
+    allow_unknown_classes: options.AllowUnknownClasses = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    debug: options.Debug = False,
+) -> None:
+    """Fit one posterior to a task's labels and keep it in a folder (safetensors and JSON).
+
+    \b
+    Examples
+      bayes-clip fit digits_rotated --shots 4 --out posterior/
+      bayes-clip fit photos/ --engine laplace --backbone ViT-B-32 --pretrained openai --out posterior/
+      bayes-clip fit features.npz --engine ekf --covariance full --prior-variance 0.01 --out posterior/
+    """
+    from bayes_clip.data.resolve import load_task
+    from bayes_clip.data.task import few_shot
+    from bayes_clip.fit import FitSettings
+    from bayes_clip.fit import fit as run
+
+    settings = FitSettings(
+        model=model,
+        engine=engine,
+        covariance=covariance,
+        rule=rule,
+        prior_variance=values.prior_variance(prior_variance),
+        order=order,
+        batch_size=batch_size,
+        passes=passes,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    encoder = values.encoder(backbone, pretrained, device)
+    loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
+    drawn = few_shot(loaded, shots, seed)
+    fitted = run(drawn, settings)
+    fitted.posterior.save(out)
+    tables.notes(drawn.notes)

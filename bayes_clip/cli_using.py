@@ -1,0 +1,78 @@
+"""The commands that use what was learnt, or prepare it: predict, evaluate and features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bayes_clip import cli_options as options
+from bayes_clip import cli_tables as tables
+from bayes_clip import cli_values as values
+
+
+def predict(
+    posterior: options.PosteriorFolder,
+    inputs: options.InputName,
+    abstain_at: options.AbstainAt = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Also write a table.")] = None,
+    backbone: options.BackboneName = None,
+    pretrained: options.Pretrained = None,
+    skip_broken: options.SkipBroken = False,
+    device: options.Device = "cpu",
+    debug: options.Debug = False,
+) -> None:
+    """Class, probability, uncertainty and an in/out verdict for images or features.
+
+    \b
+    Examples
+      bayes-clip predict posterior/ picture.jpg
+      bayes-clip predict posterior/ new_photos/ --abstain-at 0.05 --out predictions.csv
+      bayes-clip predict posterior/ features.npz --out predictions.csv
+    """
+
+
+def evaluate(
+    posterior: options.PosteriorFolder,
+    task: options.TaskName,
+    ood: options.Outside = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Also write a report.")] = None,
+    backbone: options.BackboneName = None,
+    pretrained: options.Pretrained = None,
+    skip_broken: options.SkipBroken = False,
+    device: options.Device = "cpu",
+    debug: options.Debug = False,
+) -> None:
+    """Measure a posterior on the query set of a task: accuracy, calibration, novelty.
+
+    \b
+    Examples
+      bayes-clip evaluate posterior/ digits_rotated
+      bayes-clip evaluate posterior/ features.npz --ood elsewhere.npz --out runs/check
+    """
+
+
+def features(
+    images: options.InputName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Or FILE.safetensors.")],
+    backbone: options.BackboneName = None,
+    pretrained: options.Pretrained = None,
+    skip_broken: options.SkipBroken = False,
+    device: options.Device = "cpu",
+    debug: options.Debug = False,
+) -> None:
+    """Run the encoder once over a picture or a folder and keep the features.
+
+    \b
+    Examples
+      bayes-clip features photos/ --out photos.npz
+      bayes-clip features photos/ --backbone ViT-B-32 --pretrained openai --out photos.npz
+    """
+    from bayes_clip.data.feature_file import save_feature_file
+    from bayes_clip.data.resolve import load_input
+
+    encoded = load_input(images, options.encoder(backbone, pretrained, device), skip_broken, device)
+    save_feature_file(encoded, out)
+    _notes(encoded.notes)
+    _screen().print(f"{len(encoded)} rows of {encoded.features.shape[1]} features in {out}", markup=False)

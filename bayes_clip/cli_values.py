@@ -1,0 +1,73 @@
+"""From the text of options to values of the library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bayes_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from bayes_clip.backbone.encoder import Backbone
+
+
+def names(text: str, option: str) -> list[str]:
+    """Split ``"map, ekf"`` into its names, in order and without repetition.
+
+    Raises:
+        UserError: there is no name at all.
+    """
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise UserError(f"{option} is empty; give one name or several separated by commas")
+    return found
+
+
+def one(text: str, option: str) -> str:
+    """The only name in `text`; several are refused, because a posterior has one model and one engine."""
+    found = names(text, option)
+    if len(found) > 1:
+        raise UserError(f"{option} {text}: one name here; to try several use: bayes-clip compare")
+    return found[0]
+
+
+def whole_numbers(text: str, option: str, least: int) -> list[int]:
+    """Split ``"1,4,16"`` into whole numbers of at least `least`."""
+    found = []
+    for part in names(text, option):
+        if not part.isascii() or not part.lstrip("+-").isdigit():
+            raise UserError(
+                f"{option} {text}: '{part}' is no whole number; write for example {option} {least},4"
+            )
+        if int(part) < least:
+            raise UserError(f"{option} {text}: {part} is too small; the least is {least}")
+        found.append(int(part))
+    return found
+
+
+def shot_counts(text: str | None) -> list[int | None]:
+    """Shots asked for; ``[None]`` (the whole support set) when none are."""
+    return [None] if text is None else list(whole_numbers(text, "--shots", 1))
+
+
+def prior_variance(text: str) -> float | str:
+    """``"auto"`` or a positive, finite number."""
+    if text == "auto":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise UserError(f"--prior-variance {text}: give auto, or a positive number such as 0.01")
+    return value
+
+
+def encoder(backbone: str | None, pretrained: str | None, device: str) -> Backbone | None:
+    """The backbone asked for; None where none is, so that it is loaded only if a task needs it."""
+    from bayes_clip.backbone.encoder import load_backbone
+
+    if backbone is None and pretrained is not None:
+        raise UserError(
+            f"--pretrained {pretrained}: of which model? add --backbone, such as --backbone ViT-B-32"
+        )
+    return None if backbone is None else load_backbone(backbone, pretrained, device)
