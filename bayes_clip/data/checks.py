@@ -19,7 +19,10 @@ def as_tensor(array: Any, where: str) -> Tensor:
     """Return `array` (tensor, numpy array, nested sequence of numbers) as a tensor on the CPU."""
     if isinstance(array, Tensor):
         return array.detach().cpu()
-    values = np.asarray(array)
+    try:
+        values = np.asarray(array)
+    except ValueError:
+        raise UserError(f"{where} has rows of different lengths; give every row the same") from None
     if values.dtype.kind == "u":  # torch knows few unsigned types; labels fit int64
         values = values.astype(np.int64)
     if values.dtype.kind not in "bif" or values.dtype.itemsize > 8:

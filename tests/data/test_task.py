@@ -113,6 +113,10 @@ REFUSALS = {
     "query dimension": (raw_arrays(query_features=np.ones((3, 5))), "query_features has 5 columns.*have 4"),
     "text dimension": (raw_arrays(text_features=np.ones((3, 5))), "text_features has 5 columns"),
     "ood dimension": (raw_arrays(ood_features=np.ones((3, 5))), "ood_features has 5 columns"),
+    "ragged": (
+        raw_arrays(query_features=[[1.0], [1.0, 2.0]]),
+        "query_features has rows of different lengths",
+    ),
     "one row as a vector": (raw_arrays(query_features=np.ones(4)), "query_features has shape"),
     "no support": (
         raw_arrays(support_features=np.ones((0, 4)), support_labels=[]),
