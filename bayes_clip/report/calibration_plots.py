@@ -51,7 +51,7 @@ def reliability_diagram(found: Mapping[str, Reliability]) -> Figure:
 
 
 def risk_coverage_plot(curves: Mapping[str, RiskCoverage]) -> Figure:
-    """One panel per label: error rate among the rows answered, with its oracle, a random order, the others."""
+    """One panel per label: error rate among the rows answered, its oracle, a random order, the others."""
     # The first few rows answered decide little and swing wildly: they do not set the scale.
     highest = 1.08 * max(curve.risk[curve.coverage >= 0.05].max() for curve in curves.values()) or 1.0
     with house_style():

@@ -44,6 +44,7 @@ def engine_comparison(values: Mapping[str, Mapping[str, Sequence[Cell]]], labels
                     axes.plot(numbers, [height] * len(numbers), markersize=4, alpha=0.45, **style)
                 axes.plot([np.mean(numbers)], [height], markersize=8, markeredgecolor="white", **style)
             axes.set_title(title, fontsize=8.5)
+            axes.tick_params(left=False)
             if name == "fit_seconds":
                 _decades(axes, [value for label in labels for value in _numbers(values, name, label)])
             else:

@@ -38,7 +38,7 @@ class Picture:
 
 
 def draw(comparison: Comparison) -> list[Picture]:
-    """Every figure, task by task. Figures of single runs show the first seed at the most shots of the task."""
+    """Every figure, task by task. Figures of single runs show the first seed at the most shots."""
     settings = settings_of(comparison)
     pictures: list[Picture] = []
     for setting in detailed(settings):
@@ -54,6 +54,9 @@ def draw(comparison: Comparison) -> list[Picture]:
             pictures.append(
                 _sure_and_unsure(setting, images.numpy(), comparison.tasks[setting.task].class_names)
             )
+    for picture in pictures:
+        picture.figure.draw_without_rendering()
+        picture.figure.set_layout_engine(None)  # the layout is settled: three files are saved from it
     return pictures
 
 
@@ -87,8 +90,8 @@ def _shots(settings: Sequence[Setting]) -> Picture:
         name=f"shots_{safe_name(settings[0].task)}",
         task=settings[0].task,
         title=f"What more labelled images bring: {settings[0].task}",
-        caption="Mean over draws of the labelled images; bars are one standard error. zero_shot uses no "
-        "labels, so its line is flat.",
+        caption="Mean over draws of the labelled images; bars are one standard error. An engine "
+        "that uses no labels has a flat line.",
         alt="Curves of accuracy, NLL and ECE against images per class; the numbers are in the table.",
         figure=shots_curves(means),
     )
@@ -104,8 +107,8 @@ def _reliability(setting: Setting) -> Picture:
         name=f"reliability_{setting.slug}",
         task=setting.task,
         title=f"Is it right as often as it says? {setting.name}, {_seed(setting)}",
-        caption="Points on the dashed line: confidence can be taken at its word. Below it the model claims too "
-        "much, above it too little. The blue-grey band is where 95 % of perfectly calibrated models would "
+        caption="Points on the dashed line: confidence can be taken at its word. Below it the model claims "
+        "too much, above it too little. The blue-grey band is where 95% of perfectly calibrated models would "
         "lie with as few images per bin; points inside it are no evidence of anything. The floor in the "
         "title is the ECE such a model would show. Bars below count the test images.",
         alt=f"Reliability diagrams. ECE, and in brackets that of a calibrated model: {listed}.",
@@ -142,7 +145,7 @@ def _novelty(setting: Setting) -> Picture:
         name=f"novelty_{setting.slug}",
         task=setting.task,
         title=f"Does it notice what belongs to no class? {setting.name}, {_seed(setting)}",
-        caption="Novelty score on test images and on images from outside (hatched). The less the two overlap, "
+        caption="Novelty score on test images and on images from outside (hatched). The less they overlap, "
         "the better a threshold keeps strangers out. AUROC is the chance that an outside image scores "
         "higher than a test image: 0.5 is guessing.",
         alt=f"Histograms of the novelty score. AUROC: {listed}.",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 ENGINES: dict[str, str] = {
-    "zero_shot": "CLIP as it comes: every image is compared with the names of the classes; no labels are used",
+    "zero_shot": "CLIP as it comes: images are compared with the names of the classes; no labels are used",
     "map": "the single most plausible set of weights given the labels, and no doubt about it",
-    "ekf": "an extended Kalman filter: reads the labelled images in batches and keeps a mean and a covariance",
+    "ekf": "an extended Kalman filter: reads labelled images in batches, keeps a mean and a covariance",
     "laplace": "the most plausible weights, with a Gaussian fitted to the curvature around them",
     "vi": "variational inference: the Gaussian closest to the posterior, found by stochastic gradients",
     "nuts": "samples from the exact posterior by Hamiltonian Monte Carlo: slow, and the yardstick",
@@ -25,8 +25,8 @@ TERMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "AURC",
-        "Area under the risk-coverage curve: the error rate averaged over all shares of images that one might "
-        "choose to answer, surest first. Small when the model is both accurate and knows where it errs.",
+        "Area under the risk-coverage curve: the error rate averaged over all shares of images that one "
+        "might choose to answer, surest first. Small when the model is accurate and knows where it errs.",
     ),
     (
         "Brier score",
@@ -39,9 +39,10 @@ TERMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "ECE",
-        "Expected calibration error. Test images are put into 15 bins by confidence; in each, the mean confidence "
-        "is compared with the accuracy; the gaps are averaged, weighted by the images in the bin. Adaptive ECE "
-        "uses bins of equal size. Classwise ECE does it for the probability of every class and averages.",
+        "Expected calibration error. Test images are put into 15 bins by confidence; in each, the mean "
+        "confidence is compared with the accuracy; the gaps are averaged, weighted by the images in the bin. "
+        "Adaptive ECE uses bins of equal size. Classwise ECE does it for the probability of "
+        "every class and averages.",
     ),
     (
         "Floor of the ECE",
@@ -54,18 +55,18 @@ TERMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "NLL, or log-loss",
-        "Minus the logarithm of the probability given to the right class, averaged, in nats. It rewards being "
-        "right and being honest about it; guessing evenly among C classes costs log C.",
+        "Minus the logarithm of the probability given to the right class, averaged, in nats. It rewards "
+        "being right and being honest about it; guessing evenly among C classes costs log C.",
     ),
     (
         "Novelty score",
-        "How unlike the labelled images an image is. For engines with a covariance: the posterior variance of "
-        "the winning logit, large in directions that no label has spoken about.",
+        "How unlike the labelled images an image is. For engines with a covariance: the posterior variance "
+        "of the winning logit, large in directions that no label has spoken about.",
     ),
     (
         "OOD AUROC",
-        "Out of distribution: images that belong to none of the classes. AUROC is the chance that such an image "
-        "gets a higher novelty score than a test image; 0.5 is guessing, 1 is perfect.",
+        "Out of distribution: images that belong to none of the classes. AUROC is the chance that such an "
+        "image gets a higher novelty score than a test image; 0.5 is guessing, 1 is perfect.",
     ),
     (
         "Posterior",

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from bayes_clip.report.style import BAND, ENGINE_COLOURS, GRID, INK, MUTED, house_style
+from bayes_clip.report.style import BAND, ENGINE_COLOURS, GRID, INK, MUTED, OUTSIDE, RIGHT, house_style
 
 # A colour of the figures -> the variable of the page's style sheet that stands for it.
 VARIABLES = {
@@ -17,6 +17,8 @@ VARIABLES = {
     MUTED: "--muted",
     GRID: "--grid",
     BAND: "--band",
+    OUTSIDE: "--outside",
+    RIGHT: "--right",
     "#ffffff": "--sheet",
     **{shade: f"--engine-{engine}" for engine, shade in ENGINE_COLOURS.items()},
 }

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayes_clip.report.style import BAND, MUTED, OUTSIDE, house_style
+from bayes_clip.report.style import BAND, MUTED, OUTSIDE, RIGHT, house_style
 
-RIGHT = "#8fd6bd"
 TOP = 3
 
 

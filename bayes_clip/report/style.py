@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
@@ -17,6 +18,7 @@ MUTED = "#6a737d"
 GRID = "#dde1e6"
 BAND = "#c9d3de"
 OUTSIDE = "#d55e00"
+RIGHT = "#8fd6bd"
 
 # Okabe & Ito (2008), black replaced by grey: zero_shot is the reference, not a contender.
 ENGINE_COLOURS = {
@@ -38,7 +40,7 @@ ENGINE_MARKERS = {
     "sgd": "v",
 }
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "axes.edgecolor": MUTED,

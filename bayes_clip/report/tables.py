@@ -21,8 +21,8 @@ COLUMNS: tuple[tuple[str, str, int, bool | None, str], ...] = (
     ("ood_auroc", "OOD AUROC", 3, True, "how well outside images are told"),
     ("ood_fpr95", "OOD FPR95", 3, False, "outside images let in when 95 % of test images are"),
     ("prior_variance", "Prior variance", 4, None, "of each weight, chosen or given"),
-    ("fit_seconds", "Fit, s", 2, None, "seconds to fit"),
-    ("predict_seconds", "Predict, s", 2, None, "seconds to predict the test images"),
+    ("fit_seconds", "Fit,\u00a0s", 2, None, "seconds to fit"),
+    ("predict_seconds", "Predict,\u00a0s", 2, None, "seconds to predict the test images"),
 )
 
 

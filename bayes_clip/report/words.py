@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from bayes_clip.evaluation.metrics import confidence_and_correct, nll
 from bayes_clip.evaluation.reliability import reliability
 from bayes_clip.evaluation.results import Run, mean_and_standard_error
@@ -13,7 +14,13 @@ from bayes_clip.evaluation.selective import risk_coverage
 from bayes_clip.report.arms import REFERENCE_ENGINE, Setting, featured, shots_in_words
 from bayes_clip.report.style import engine_of
 
-
+TITLES = {
+    "ekf": "The Kalman filter",
+    "laplace": "The Laplace approximation",
+    "vi": "Variational inference",
+    "nuts": "Sampling (nuts)",
+    "map": "The most plausible weights (map)",
+}
 NEAR_FLOOR = 1.3  # times the ECE of a calibrated model: not worth telling apart
 
 
@@ -45,9 +52,10 @@ class Difference:
 def headline(settings: Sequence[Setting]) -> str:
     """The report in one sentence: where the featured engine's probabilities are the best, and where not."""
     ours = featured(settings[-1])
+    named = TITLES.get(ours, f"The engine {ours}")
     contests = [setting for setting in settings if ours in setting.arms and len(setting.arms) > 1]
     if not contests:
-        return f"{ours}, measured"
+        return f"{named}, measured"
     gaps = [
         {label: difference(one, ours, label, "nll") for label in one.arms if label != ours}
         for one in contests
@@ -61,13 +69,14 @@ def headline(settings: Sequence[Setting]) -> str:
     one_each = len({setting.task for setting in contests}) == total
     where = f"on {_and([setting.task for setting in contests])}" if one_each else "in every setting"
     if ahead == total:
-        return f"{ours} gives the best probabilities {where}"
+        return f"{named} gives the best probabilities {where}"
     if not any(beaten):
-        return f"no engine gives clearly better probabilities than {ours} {where}"
+        where = where.replace("every", "any")
+        return f"No engine gives clearly better probabilities than {named[0].lower()}{named[1:]} {where}"
     if all(beaten):
-        return f"{ours} does not give the best probabilities {where}: {_and(winners)} did better"
-    count = total - sum(beaten)
-    return f"{ours} is best or level with the best in {count} of {total} settings; elsewhere {_and(winners)} did better"
+        return f"{named} does not give the best probabilities {where}: {_and(winners)} did better"
+    count = f"{total - sum(beaten)} of {total} settings"
+    return f"{named} is best or level with the best in {count}; elsewhere {_and(winners)} did better"
 
 
 def verdict(setting: Setting) -> Verdict:
@@ -112,8 +121,8 @@ def _by_row(run: Run, metric: str) -> np.ndarray:
 def _accuracy(setting: Setting, ours: str) -> str:
     rows = setting.arms[ours][0].row["n_query"]
     sentence = (
-        f"With {shots_in_words(setting.shots)}, {ours} names the right class of {_mean(setting, ours, 'accuracy'):.1%}"
-        f" of {rows:,} test images"
+        f"With {shots_in_words(setting.shots)}, {ours} names the right class of "
+        f"{_mean(setting, ours, 'accuracy'):.1%} of {rows:,} test images"
     )
     reference = _reference(setting)
     if reference is None or reference == ours:
@@ -148,13 +157,15 @@ def _calibration(setting: Setting, ours: str) -> str:
     pairs = [confidence_and_correct(run.probabilities, run.labels) for run in setting.arms[ours]]
     floor = float(np.mean([reliability(*pair).ece_if_calibrated for pair in pairs]))
     excess = 100 * float(np.mean([confidence.mean() - correct.mean() for confidence, correct in pairs]))
+    found = _mean(setting, ours, "ece")
     sentence = (
-        f"Its confidence misses its accuracy by {100 * _mean(setting, ours, 'ece'):.1f} points on average (ECE); "
+        f"Its confidence misses its accuracy by {100 * found:.1f} points on average (ECE); "
         f"a perfectly calibrated model would seem to miss by {100 * floor:.1f}"
     )
-    if _mean(setting, ours, "ece") < NEAR_FLOOR * floor:
+    if found < NEAR_FLOOR * floor:
         return sentence + ", so there is little to complain of."
-    return f"{sentence}. On the whole it claims {abs(excess):.1f} points too {'much' if excess > 0 else 'little'}."
+    tendency = "much" if excess > 0 else "little"
+    return f"{sentence}. On the whole it claims {abs(excess):.1f} points too {tendency}."
 
 
 def _silence(runs: Sequence[Run]) -> str:

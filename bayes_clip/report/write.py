@@ -50,7 +50,7 @@ def check_writable(directory: Path | str) -> None:
         strangers = sorted(item.name for item in target.iterdir() if item.name not in OUR_FILES)
         if strangers:
             raise UserError(
-                f"--out {directory}: holds '{strangers[0]}', which no comparison wrote; give a new or empty folder"
+                f"--out {directory}: holds '{strangers[0]}', not written by a comparison; give a new folder"
             )
     parent = next(folder for folder in target.parents if folder.exists())
     probe = _beside(parent / target.name, "probe")

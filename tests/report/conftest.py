@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 
 from bayes_clip.data.task import Task, make_task
@@ -59,7 +62,7 @@ def task(name: str, pictures: bool) -> Task:
     )
 
 
-def comparison(shots: tuple[Cell, ...] = (4,), seeds: tuple[int, ...] = (0, 1)) -> Comparison:
+def made_up(shots: tuple[Cell, ...] = (4,), seeds: tuple[int, ...] = (0, 1)) -> Comparison:
     """Task `first` has pictures and out-of-distribution rows, task `second` has neither."""
     runs = [
         run(name, engine, seed, k, ood=name == "first")
@@ -74,3 +77,15 @@ def comparison(shots: tuple[Cell, ...] = (4,), seeds: tuple[int, ...] = (0, 1)) 
         config={"command": "bayes-clip compare first second --shots 4 --seeds 0,1", "seeds": list(seeds)},
         notes=("class 'two' has 3 support images, 4 asked: all used",),
     )
+
+
+@pytest.fixture
+def make_comparison() -> Callable[..., Comparison]:
+    """`make_comparison(shots=(4,), seeds=(0, 1))`: see `made_up`."""
+    return made_up
+
+
+@pytest.fixture(scope="session")
+def comparison() -> Comparison:
+    """The made-up comparison at 4 shots, for tests that only read it."""
+    return made_up()
