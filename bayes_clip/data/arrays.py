@@ -47,14 +47,27 @@ def read_arrays(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], list[
     return _read_safetensors(path, known)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Tensor], strings: Strings) -> None:
-    """Write `arrays` and `strings` (entries that are None are left out) to `path`, whole or not at all.
+def check_destination(path: Path) -> None:
+    """Refuse a place where `write_arrays` could not write; worth asking before an hour of encoding.
 
     Raises:
         UserError: another suffix than ``.npz`` or ``.safetensors``, or a folder that cannot be written.
     """
     if not is_array_file(path):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; name the file .npz or .safetensors")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, not a file; choose another name")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: cannot write there (no such folder, or not yours); choose another place")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], strings: Strings) -> None:
+    """Write `arrays` and `strings` (entries that are None are left out) to `path`, whole or not at all.
+
+    Raises:
+        UserError: another suffix than ``.npz`` or ``.safetensors``, or a folder that cannot be written.
+    """
+    check_destination(path)
     present = {key: value for key, value in strings.items() if value is not None}
     with written_whole(path) as temporary:
         if path.suffix.lower() == ".npz":

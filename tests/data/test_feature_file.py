@@ -229,7 +229,10 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         save_feature_file(features, tmp_path / "gone" / "pictures.npz")
     with pytest.raises(UserError, match=r"unknown suffix '\.csv'"):
         save_feature_file(features, tmp_path / "pictures.csv")
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(UserError, match="a folder, not a file"):
+        save_feature_file(features, tmp_path / "folder.npz")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder.npz"]
 
 
 def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
