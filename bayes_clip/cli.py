@@ -13,7 +13,7 @@ import typer
 
 import bayes_clip
 from bayes_clip.cli_fitting import compare, fit
-from bayes_clip.cli_tables import complain, listing, screen
+from bayes_clip.cli_tables import complain, line, listing, show
 from bayes_clip.cli_using import evaluate, features, predict
 from bayes_clip.errors import UserError
 
@@ -35,7 +35,7 @@ def top(
     ] = False,
 ) -> None:
     if show_version:
-        screen().print(f"bayes_clip {bayes_clip.__version__}")
+        line(f"bayes_clip {bayes_clip.__version__}")
         raise typer.Exit
 
 
@@ -48,7 +48,7 @@ def models() -> None:
     """List the model programs. Your own is as good, by its path: --models ./mine.py"""
     from bayes_clip.model import list_models
 
-    screen().print(listing(list_models()))
+    show(listing(list_models()))
 
 
 @app.command()
@@ -56,7 +56,7 @@ def engines() -> None:
     """List the engines, the ways from labels to a posterior."""
     from bayes_clip.inference import ENGINES
 
-    screen().print(listing(ENGINES))
+    show(listing(ENGINES))
 
 
 @app.command()
@@ -64,7 +64,7 @@ def tasks() -> None:
     """List the built-in tasks. Folders of images and feature files are tasks too."""
     from bayes_clip.data.builtin import TASKS
 
-    screen().print(listing(TASKS))
+    show(listing(TASKS))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -48,9 +48,14 @@ def listing(described: Mapping[str, str]) -> Table:
     return table
 
 
-def screen() -> Console:
-    """Standard output, as it is at the time of the call."""
-    return Console(highlight=False)
+def show(table: Table) -> None:
+    """A table on standard output, as it is at the time of the call."""
+    Console(highlight=False).print(table)
+
+
+def line(text: str) -> None:
+    """One line on standard output, however long."""
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 def complain(text: str, label: str = "error") -> None:
@@ -58,10 +63,10 @@ def complain(text: str, label: str = "error") -> None:
     Console(stderr=True, highlight=False).print(f"{label}: {text}", markup=False, soft_wrap=True)
 
 
-def notes(lines: Sequence[str]) -> None:
+def notes(texts: Sequence[str]) -> None:
     """What the user should know about how the result came about, each remark once."""
-    for line in dict.fromkeys(lines):
-        screen().print(f"note: {line}", markup=False, soft_wrap=True)
+    for text in dict.fromkeys(texts):
+        line(f"note: {text}")
 
 
 def _varies(summary: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -72,7 +72,7 @@ def features(
     from bayes_clip.data.feature_file import save_feature_file
     from bayes_clip.data.resolve import load_input
 
-    encoded = load_input(images, options.encoder(backbone, pretrained, device), skip_broken, device)
+    encoded = load_input(images, values.encoder(backbone, pretrained, device), skip_broken, device)
     save_feature_file(encoded, out)
-    _notes(encoded.notes)
-    _screen().print(f"{len(encoded)} rows of {encoded.features.shape[1]} features in {out}", markup=False)
+    tables.notes(encoded.notes)
+    tables.line(f"{len(encoded)} rows of {encoded.features.shape[1]} features in {out}")
