@@ -40,7 +40,7 @@ Covariance = Annotated[
 ]
 Rule = Annotated[
     str | None,
-    typer.Option("--rule", help="How ekf updates; its own default if absent.", rich_help_panel=ADAPTER),
+    typer.Option("--rule", help="How ekf updates: expected, iterated or plain.", rich_help_panel=ADAPTER),
 ]
 PriorVariance = Annotated[
     str,
@@ -64,6 +64,22 @@ Passes = Annotated[
     int,
     typer.Option(
         "--passes", min=1, help="Passes over the support set, none counted twice.", rich_help_panel=ADAPTER
+    ),
+]
+
+Decay = Annotated[
+    float,
+    typer.Option(
+        "--decay", help="Pull towards the prior mean before each batch; 1: none.", rich_help_panel=ADAPTER
+    ),
+]
+ProcessNoise = Annotated[
+    float | None,
+    typer.Option(
+        "--process-noise",
+        help="Added before each batch, as a multiple of the prior covariance.",
+        show_default="1 - decay²",
+        rich_help_panel=ADAPTER,
     ),
 ]
 

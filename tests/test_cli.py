@@ -312,7 +312,7 @@ def test_full_covariance_says_its_size_before_allocating(cli: Cli) -> None:
         query_labels=np.arange(classes),
     )
     options = ("--engines", "ekf", "--covariance", "full", "--prior-variance", "0.01", "--out", "result")
-    assert_refused(cli("compare", "large.npz", *options), "full", "TB", "class_block")
+    assert_refused(cli("compare", "large.npz", *options), "full", "GiB", "class_block")
 
 
 def test_faults_are_one_line_unless_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
