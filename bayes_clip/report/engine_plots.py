@@ -32,7 +32,7 @@ def engine_comparison(values: Mapping[str, Mapping[str, Sequence[Cell]]], labels
     """
     shown = [(name, title) for name, title in SHOWN if any(_numbers(values, name, label) for label in labels)]
     with house_style():
-        figure = Figure(figsize=(0.9 + 1.75 * len(shown), 0.85 + 0.36 * len(labels)))
+        figure = Figure(figsize=(0.9 + 1.75 * len(shown), 0.85 + 0.36 * len(labels)), layout="constrained")
         columns = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
         for axes, (name, title) in zip(columns, shown, strict=True):
             for height, label in enumerate(labels):
@@ -63,7 +63,7 @@ def shots_curves(means: Mapping[str, Mapping[str, Mapping[int, tuple[float, floa
     """
     titles = dict(SHOWN)
     with house_style():
-        figure = Figure(figsize=(3.1 * len(means), 3.0))
+        figure = Figure(figsize=(3.1 * len(means), 3.0), layout="constrained")
         columns = figure.subplots(1, len(means), squeeze=False)[0]
         for axes, (name, curves) in zip(columns, means.items(), strict=True):
             for label, points in curves.items():

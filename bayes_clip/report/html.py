@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -13,16 +13,19 @@ from bayes_clip.evaluation.write import full_config
 from bayes_clip.report.arms import detailed, featured, settings_of
 from bayes_clip.report.figures import Picture
 from bayes_clip.report.glossary import ENGINES, TERMS
-from bayes_clip.report.inline_svg import inline_svg
 from bayes_clip.report.style import engine_of
+from bayes_clip.report.svg import inline
 from bayes_clip.report.tables import data_rows, metric_table
 from bayes_clip.report.words import headline, verdict
 
 TEMPLATE = "template.html.j2"
 
 
-def render(comparison: Comparison, pictures: Sequence[Picture]) -> str:
-    """The whole page as text: figures, styles and script are inside; every text from outside is escaped."""
+def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mapping[str, str]) -> str:
+    """The whole page as text: figures, styles and script are inside; every text from outside is escaped.
+
+    `drawings` holds the SVG of every picture by its name.
+    """
     environment = Environment(
         loader=PackageLoader("bayes_clip", "report"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -45,7 +48,9 @@ def render(comparison: Comparison, pictures: Sequence[Picture]) -> str:
         verdicts=[verdict(setting) for setting in detailed(settings)],
         data=data_rows(list(comparison.tasks.values()), settings),
         tables=[metric_table(setting) for setting in settings],
-        pictures=[(picture, inline_svg(picture.figure, picture.name, picture.alt)) for picture in pictures],
+        pictures=[
+            (picture, inline(drawings[picture.name], picture.name, picture.alt)) for picture in pictures
+        ],
         notes=list(comparison.notes),
         terms=TERMS,
         versions=versions,

@@ -39,7 +39,7 @@ def sure_and_unsure(
     """
     rows = most_and_least_sure(probabilities, count)
     with house_style():
-        figure = Figure(figsize=(1.55 * len(rows[0]), 5.4))
+        figure = Figure(figsize=(1.55 * len(rows[0]), 5.4), layout="constrained")
         halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
         for half, chosen, title in zip(halves, rows, ("Most sure", "Least sure"), strict=True):
             half.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")

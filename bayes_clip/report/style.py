@@ -42,7 +42,6 @@ ENGINE_MARKERS = {
 
 SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -66,7 +65,6 @@ SETTINGS: dict[Any, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "lines.linewidth": 1.8,
-    "svg.hashsalt": "bayes_clip",
 }
 
 
@@ -102,7 +100,7 @@ def panels(
     """
     wide = 2 if count == 4 and most_columns == 3 else min(most_columns, count)
     high, deep = -(-count // wide), len(ratios)
-    figure = Figure(figsize=(size[0] * wide, size[1] * high))
+    figure = Figure(figsize=(size[0] * wide, size[1] * high), layout="constrained")
     grid = figure.subplots(high * deep, wide, squeeze=False, height_ratios=list(ratios) * high)
     stacks = [
         [grid[row * deep + part, column] for part in range(deep)]

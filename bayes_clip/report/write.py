@@ -13,6 +13,7 @@ from bayes_clip.evaluation.results import Comparison
 from bayes_clip.evaluation.write import write_tables
 from bayes_clip.report.figures import draw
 from bayes_clip.report.html import render
+from bayes_clip.report.svg import svg_text
 
 OUR_FILES = frozenset({"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"})
 
@@ -31,10 +32,11 @@ def write_comparison(comparison: Comparison, directory: Path | str) -> None:
         write_tables(comparison, folder)
         pictures = draw(comparison)
         (folder / "figures").mkdir()
+        drawings = {picture.name: svg_text(picture.figure) for picture in pictures}
         for picture in pictures:
             picture.figure.savefig(folder / "figures" / f"{picture.name}.png", dpi=160)
-            picture.figure.savefig(folder / "figures" / f"{picture.name}.svg", metadata={"Date": None})
-        (folder / "report.html").write_text(render(comparison, pictures), encoding="utf-8")
+            (folder / "figures" / f"{picture.name}.svg").write_text(drawings[picture.name], encoding="utf-8")
+        (folder / "report.html").write_text(render(comparison, pictures, drawings), encoding="utf-8")
 
 
 def check_writable(directory: Path | str) -> None:
