@@ -1,7 +1,7 @@
 """Scikit-learn's real handwritten digits as 32 x 32 pictures.
 
-The set is the test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998): 1,797 digits
-whose 32 x 32 bitmaps were counted over blocks of 4 x 4 pixels, which leaves 8 x 8 numbers between 0 and 16.
+The set is the test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998): 1,797
+digits whose 32 x 32 bitmaps were counted over blocks of 4 x 4 pixels, which leaves 8 x 8 numbers, 0 to 16.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ def _noise(rng: np.random.Generator) -> np.ndarray:
 
 
 def not_digits(count: int, seed: int) -> np.ndarray:
-    """`count` pictures (count, 32, 32, 3) uint8 without a digit, in turn: shapes, textures, photograph patches, noise.
+    """`count` pictures (count, 32, 32, 3) uint8 without a digit: shapes, textures, photographs, noise.
 
-    The photographs are the two that scikit-learn ships (`load_sample_images`).
+    The photographs are patches of the two that scikit-learn ships (`load_sample_images`).
     """
     if count < 1:
         raise UserError(f"{count} out-of-distribution pictures asked for; ask for at least 1")

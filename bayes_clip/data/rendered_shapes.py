@@ -1,4 +1,4 @@
-"""Rendered pictures of coloured shapes, and the built-in task `shapes` made of combinations nobody trained on.
+"""Rendered pictures of coloured shapes, and the built-in task `shapes` made of combinations never trained on.
 
 Every picture is a function of a numpy random generator alone, so a seed fixes it. The script that pretrained
 pocket_clip draws its shapes with these same functions and never the pairs in HELD_OUT_COMBINATIONS.
@@ -97,13 +97,13 @@ def _crescent() -> np.ndarray:
     inner = np.deg2rad(np.linspace(292.0, 68.0, 30))
     outside = np.stack([np.cos(outer), np.sin(outer)], axis=1)
     hollow = np.stack([0.42 + 0.82 * np.cos(inner), 0.82 * np.sin(inner)], axis=1)
-    return np.concatenate([outside, hollow]) + [0.15, 0.0]
+    return np.concatenate([outside, hollow]) + np.array([0.15, 0.0])
 
 
 OUTLINES: dict[str, np.ndarray] = {
     "circle": _regular(40, 0.0),
     "square": _regular(4, 45.0, (1.15,)),
-    "triangle": _regular(3, -90.0, (1.1,)) + [0.0, 0.2],
+    "triangle": _regular(3, -90.0, (1.1,)) + np.array([0.0, 0.2]),
     "rectangle": np.array([(-1.05, -0.5), (1.05, -0.5), (1.05, 0.5), (-1.05, 0.5)]),
     "star": _regular(10, -90.0, (1.12, 0.46)),
     "cross": np.array(
@@ -115,7 +115,8 @@ OUTLINES: dict[str, np.ndarray] = {
     "diamond": np.array([(0, -1.15), (0.8, 0), (0, 1.15), (-0.8, 0)]),
     "crescent": _crescent(),
     "hexagon": _regular(6, 0.0),
-    "arrow": np.array([(-1, -0.28), (0.1, -0.28), (0.1, -0.8), (1.05, 0), (0.1, 0.8), (0.1, 0.28), (-1, 0.28)]),
+    "arrow": np.array([(-1, -0.28), (0.1, -0.28), (0.1, -0.8), (1.05, 0), (0.1, 0.8), (0.1, 0.28),
+                      (-1, 0.28)]),
 }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def render_shape(shape: str, colour: str, rng: np.random.Generator) -> ShapePict
 def render_shapes(
     combinations: tuple[tuple[str, str], ...], count_each: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count_each` pictures of every (shape, colour): images (N, 32, 32, 3) uint8 and labels (N,) int64, mixed."""
+    """`count_each` pictures of every (shape, colour), mixed: (N, 32, 32, 3) uint8, and labels (N,) int64."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(combinations)), count_each))
     images = np.stack([render_shape(*combinations[label], rng).image for label in labels])

@@ -29,7 +29,8 @@ def _head_table(heads: dict[str, Any], zero_shot: dict[str, Any]) -> list[str]:
         for name, scores in inputs.items():
             zero = _percent(zero_shot[variant]["accuracy"]) if name == "features" else ""
             cells = " | ".join(
-                f"{100 * scores[k]['mean']:.1f} ± {100 * scores[k]['standard_deviation']:.1f} %" for k in shots
+                f"{100 * scores[k]['mean']:.1f} ± {100 * scores[k]['standard_deviation']:.1f} %"
+                for k in shots
             )
             lines.append(f"| {variant} | {name} | {zero} | {cells} |")
     return [*lines, ""]
@@ -41,8 +42,8 @@ def measured_tables(measurements: dict[str, Any]) -> str:
     lines = [
         *_zero_shot_table(digits["zero_shot"], "real digits, zero-shot, word class names, all templates"),
         *_zero_shot_table(digits["prompts"], "real upright digits, other prompts"),
-        "Logistic regression on the features, and the same on the raw 8 x 8 pixels (mean and standard deviation",
-        "over 5 draws of the support set; everything not drawn is the query set):",
+        "Logistic regression on the features, and the same on the raw 8 x 8 pixels (mean and standard",
+        "deviation over 5 draws of the support set; everything not drawn is the query set):",
         "",
         *_head_table(digits["linear_head"], digits["zero_shot"]),
         *_zero_shot_table(measurements["rendered"], "freshly rendered pictures, zero-shot"),

@@ -1,7 +1,7 @@
 """Measure pocket_clip on real digits and rendered pictures: `python -m models.pocket_clip.measure`.
 
-Writes measurements.json and the tables between the markers of CARD.md. Real digits are only measured on; no choice
-of training or prompts is made here.
+Writes measurements.json and the tables between the markers of CARD.md. Real digits are only measured on; no
+choice of training or prompts is made here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from sklearn.linear_model import LogisticRegression
 
 from bayes_clip.backbone.encoder import Backbone, load_backbone
 from bayes_clip.data.digit_images import DIGIT_CLASS_NAMES, VARIANTS, digit_images
-from bayes_clip.data.rendered_shapes import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, render_shapes, render_shapes_task
+from bayes_clip.data.rendered_shapes import (
+    COLOURS,
+    HELD_OUT_COMBINATIONS,
+    SHAPES,
+    render_shapes,
+    render_shapes_task,
+)
 
 from .card import write_card
 from .render.dataset import TRAINING_COMBINATIONS
@@ -74,7 +80,10 @@ def few_shot(rows: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]
     result = {}
     for shots in SHOTS:
         scores = [linear_head_accuracy(rows, labels, shots, seed) for seed in SEEDS]
-        result[str(shots)] = {"mean": float(np.mean(scores)), "standard_deviation": float(np.std(scores, ddof=1))}
+        result[str(shots)] = {
+            "mean": float(np.mean(scores)),
+            "standard_deviation": float(np.std(scores, ddof=1)),
+        }
     return result
 
 
@@ -87,12 +96,19 @@ def measure_digits(backbone: Backbone) -> dict[str, Any]:
     features = {name: encode(backbone, images) for name, images in pictures.items()}
     zero = {name: zero_shot(backbone, rows, labels, DIGIT_CLASS_NAMES) for name, rows in features.items()}
     prompts = {
-        "one template": zero_shot(backbone, features["upright"], labels, DIGIT_CLASS_NAMES, ["a photo of a {}."]),
+        "one template": zero_shot(
+            backbone, features["upright"], labels, DIGIT_CLASS_NAMES, ["a photo of a {}."]
+        ),
         "numerals": zero_shot(backbone, features["upright"], labels, NUMERALS),
-        "28-token template": zero_shot(backbone, features["upright"], labels, DIGIT_CLASS_NAMES, [LONG_TEMPLATE]),
+        "28-token template": zero_shot(
+            backbone, features["upright"], labels, DIGIT_CLASS_NAMES, [LONG_TEMPLATE]
+        ),
     }
     heads = {
-        name: {"features": few_shot(features[name], labels), "pixels": few_shot(_pixels(pictures[name]), labels)}
+        name: {
+            "features": few_shot(features[name], labels),
+            "pixels": few_shot(_pixels(pictures[name]), labels),
+        }
         for name in VARIANTS
     }
     return {"zero_shot": zero, "prompts": prompts, "linear_head": heads}
@@ -117,7 +133,9 @@ def measure_rendered(backbone: Backbone) -> dict[str, Any]:
     result = {
         "digits, words": zero_shot(backbone, digit_features, digits, DIGIT_CLASS_NAMES),
         "digits, numerals": zero_shot(backbone, digit_features, digits, NUMERALS),
-        "capital letters": zero_shot(backbone, letter_features, letters, [f"capital letter {c}" for c in ALPHABET]),
+        "capital letters": zero_shot(
+            backbone, letter_features, letters, [f"capital letter {c}" for c in ALPHABET]
+        ),
         "task shapes (24 unseen combinations)": zero_shot(
             backbone, encode(backbone, task.query_images), task.query_labels, task.class_names
         ),
@@ -125,13 +143,17 @@ def measure_rendered(backbone: Backbone) -> dict[str, Any]:
     for kind, combinations in (("unseen", HELD_OUT_COMBINATIONS), ("seen", TRAINING_COMBINATIONS)):
         images, chosen = render_shapes(combinations, 20, FRESH_SEED)
         labels = np.array([every.index(combination) for combination in combinations])[chosen]
-        result[f"{kind} combinations among all 144"] = zero_shot(backbone, encode(backbone, images), labels, names)
+        result[f"{kind} combinations among all 144"] = zero_shot(
+            backbone, encode(backbone, images), labels, names
+        )
     return result
 
 
 def measure_words(backbone: Backbone) -> dict[str, Any]:
     """How words behave: size of the vocabulary, and the cosine of two words never seen."""
-    cat, dog = backbone.model.encode_text(backbone.tokenize(["a photo of a cat.", "a photo of a dog."])).detach()
+    cat, dog = backbone.model.encode_text(
+        backbone.tokenize(["a photo of a cat.", "a photo of a dog."])
+    ).detach()
     cosine = torch.nn.functional.cosine_similarity(cat, dog, dim=0)
     return {"words": len(backbone.vocabulary or ()), "cosine_of_cat_and_dog": float(cosine)}
 

@@ -26,7 +26,7 @@ def build_model(weights: Path | None = None) -> nn.Module:
 class CompactTokens(nn.Module):
     """A token table of the tokens in use alone: the stock one has 49,408 rows, of which captions touch few.
 
-    Rows stand in the order of the stock ids, so that the end token stays the largest and open_clip's pooling holds.
+    Rows stand in the order of the stock ids, so that the end token stays the largest, as pooling needs it.
     """
 
     def __init__(self, token_ids: np.ndarray, stock: nn.Embedding) -> None:
@@ -41,7 +41,7 @@ class CompactTokens(nn.Module):
         return np.searchsorted(self.token_ids, rows).astype(np.int16)
 
     def scatter_into(self, stock: nn.Embedding) -> None:
-        """Write the trained rows into the stock table; tokens never seen get the mean row, so they say nothing."""
+        """Write the trained rows into the stock table; tokens never seen get the mean row."""
         with torch.no_grad():
             stock.weight.copy_(self.table.weight.mean(dim=0).expand_as(stock.weight))
             stock.weight[torch.from_numpy(self.token_ids).long()] = self.table.weight

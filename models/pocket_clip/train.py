@@ -1,4 +1,4 @@
-"""Pretrain pocket_clip on rendered pictures alone: `python -m models.pocket_clip.train` from the repository's root.
+"""Pretrain pocket_clip on rendered pictures alone: `python -m models.pocket_clip.train`, from the root.
 
 Everything is fixed by SEED; the last step is what is saved, no picture of a real digit is ever read.
 """
@@ -101,22 +101,28 @@ def train(images: np.ndarray, token_rows: np.ndarray, steps: int) -> tuple[nn.Mo
             model.logit_scale.clamp_(0.0, math.log(LARGEST_LOGIT_SCALE))
         if step % 100 == 0:
             seconds = time.perf_counter() - started
-            scale = float(model.logit_scale.exp())
+            scale = model.logit_scale.exp().item()
             log.info("step %d of %d, loss %.3f, scale %.1f, %.0f s", step, steps, loss.item(), scale, seconds)
     return model.eval(), tokens
 
 
 def main(
     thousands: int = typer.Option(90, help="thousands of pictures to render"),
-    steps: int = typer.Option(5000, help="training steps of 128 pictures"),
-    threads: int = typer.Option(2, help="CPU cores for rendering and training"),
+    steps: int = typer.Option(3000, help="training steps of 128 pictures"),
+    processes: int = typer.Option(2, help="processes that render"),
+    threads: int = typer.Option(1, help="CPU threads that train; two gain little on so small a model"),
 ) -> None:
     """Render, train, save."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    data = render_dataset(thousands * 1000 // CHUNK, SEED, threads)
-    log.info("rendered %d pictures, %d words, %.0f s", len(data.images), len(data.words), time.perf_counter() - started)
+    data = render_dataset(thousands * 1000 // CHUNK, SEED, processes)
+    log.info(
+        "rendered %d pictures, %d words, %.0f s",
+        len(data.images),
+        len(data.words),
+        time.perf_counter() - started,
+    )
     model, tokens = train(data.images, data.tokens, steps)
     save_model(model, tokens, data.words)
     log.info("saved after %.0f s", time.perf_counter() - started)

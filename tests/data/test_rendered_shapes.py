@@ -60,7 +60,9 @@ def test_shapes_can_be_told_apart_by_their_masks() -> None:
     }
     for first in SHAPES:
         for second in SHAPES:
-            overlap = np.minimum(masks[first], masks[second]).sum() / np.maximum(masks[first], masks[second]).sum()
+            overlap = (
+                np.minimum(masks[first], masks[second]).sum() / np.maximum(masks[first], masks[second]).sum()
+            )
             assert (overlap > 0.9) == (first == second), (first, second)
 
 

@@ -1,7 +1,8 @@
 """Captions: a subject, a medium and true clauses, in short, middling and long sentences.
 
-Only things that a picture shows are named (plus filler that carries no content); long sentences put the subject
-first or last, so that positions up to the end of the context are trained with a class name on either side.
+Only things that a picture shows are named (plus filler that carries no content); long sentences put the
+subject first or last, so that positions up to the end of the context are trained with a class name on either
+side.
 """
 
 from __future__ import annotations
@@ -14,15 +15,30 @@ TokenCounter = Callable[[str], int]
 LONGEST = 30  # tokens; start and end tokens make it 32
 
 MEDIA = (
-    "photo", "picture", "image", "drawing", "photograph", "snapshot", "sketch", "rendering", "scan", "thumbnail",
+    "photo", "picture", "image", "drawing", "photograph", "snapshot", "sketch", "rendering", "scan",
+    "thumbnail",
     "illustration", "icon", "figure", "graphic", "view", "copy", "sample", "example", "print", "display",
+    "bitmap", "artwork", "depiction", "visual", "shot", "portrait", "cartoon", "painting", "stamp", "diagram",
 )  # fmt: skip
 ARTICLES = ("a {}", "one {}", "this {}", "the {}", "another {}", "my {}", "an example {}")
 QUALITIES = (
-    "good", "nice", "plain", "simple", "small", "square", "typical", "single", "ordinary", "new", "random", "short",
-    "digital", "synthetic", "clean", "cropped", "centered", "basic",
+    "good", "nice", "plain", "simple", "small", "square", "typical", "single", "ordinary", "new", "random",
+    "short",
+    "digital", "synthetic", "clean", "cropped", "centered", "basic", "beautiful", "strange", "bad", "great",
+    "cool", "rough", "old", "quick",
+    "interesting", "careful", "careless", "cheap", "modern",
 )  # fmt: skip
-LINKS = ("of", "showing", "with", "that shows", "depicting", "containing", "which contains", "presenting", "of")
+LINKS = (
+    "of",
+    "showing",
+    "with",
+    "that shows",
+    "depicting",
+    "containing",
+    "which contains",
+    "presenting",
+    "of",
+)
 FILLERS = (
     "for a test", "taken from a collection", "nothing else is visible", "made by a computer program",
     "in the frame", "for an exercise", "from a data set", "seen from the front", "with no other object",
@@ -84,8 +100,8 @@ def compose(
 ) -> str:
     """One caption of at most LONGEST tokens.
 
-    `subjects` are ways to name the thing; `clauses` are facts, each with its ways of saying it; `qualities` are
-    adjectives that are true of the picture.
+    `subjects` are ways to name the thing; `clauses` are facts, each with its ways of saying it; `qualities`
+    are adjectives that are true of the picture.
     """
     subject = pick(rng, subjects)
     facts = [pick(rng, wordings) for wordings in clauses]
@@ -100,7 +116,12 @@ def compose(
         text = _joined(opening, facts[: int(rng.integers(1, 3))], rng)
     elif form < 0.80:
         text = _filled(
-            f"{medium(rng, qualities)} {pick(rng, LINKS)} {subject}", "", facts, int(rng.integers(16, LONGEST)), count, rng
+            f"{medium(rng, qualities)} {pick(rng, LINKS)} {subject}",
+            "",
+            facts,
+            int(rng.integers(16, LONGEST)),
+            count,
+            rng,
         )
     else:
         tail = pick(rng, LASTS).format(subject)

@@ -19,7 +19,7 @@ from .wording import caption_glyph, caption_shape, caption_texture
 
 CHUNK = 1000
 CAPTIONS_EACH = 2
-KINDS, KIND_SHARES = ("digit", "letter", "shape", "texture"), (0.40, 0.20, 0.32, 0.08)
+KINDS, KIND_SHARES = ("digit", "letter", "shape", "texture"), (0.44, 0.20, 0.29, 0.07)
 TRAINING_COMBINATIONS = tuple(
     (shape, colour) for shape in SHAPES for colour in COLOURS if (shape, colour) not in HELD_OUT_COMBINATIONS
 )
@@ -65,7 +65,7 @@ def render_chunk(number: int, seed: int, size: int = CHUNK) -> CaptionedPictures
 
 
 def render_dataset(chunks: int, seed: int, processes: int) -> CaptionedPictures:
-    """`chunks` times 1,000 captioned pictures, rendered by several processes; the result does not depend on them."""
+    """`chunks` times 1,000 captioned pictures; the number of processes does not change them."""
     with get_context("spawn").Pool(processes) as pool:
         parts = pool.map(partial(render_chunk, seed=seed), range(chunks), chunksize=1)
     return CaptionedPictures(

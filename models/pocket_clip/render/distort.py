@@ -10,7 +10,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Pose:
-    """How a glyph leans and is warped; `slant` is a shear (positive leans to the right), `turn` in degrees."""
+    """How a glyph leans and is warped; `slant` is a shear, positive to the right, `turn` in degrees."""
 
     slant: float
     turn: float
@@ -35,15 +35,16 @@ def _linear(pose: Pose) -> np.ndarray:
 
 
 def bend_points(points: np.ndarray, pose: Pose) -> np.ndarray:
-    """Points (N, 2) around the unit square's centre, warped by two sine waves and then leaned, turned, stretched."""
+    """Points (N, 2) around the unit square's centre, warped by two sine waves, then leaned and turned."""
     waves = [
-        amplitude * np.sin(fx * points[:, 0] + fy * points[:, 1] + phase) for amplitude, fx, fy, phase in pose.warp
+        amplitude * np.sin(fx * points[:, 0] + fy * points[:, 1] + phase)
+        for amplitude, fx, fy, phase in pose.warp
     ]
     return (points - 0.5 + np.stack(waves, axis=1)) @ _linear(pose)
 
 
 def bend_picture(picture: Image.Image, pose: Pose) -> Image.Image:
-    """The same distortion of a grey picture, on a mesh of 4 x 4 quadrilaterals; the canvas must have margins."""
+    """The same distortion of a grey picture with margins, on a mesh of 4 x 4 quadrilaterals."""
     side, cells = picture.width, 4
     ticks = np.linspace(0.0, 1.0, cells + 1)
     nodes = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
@@ -54,7 +55,10 @@ def bend_picture(picture: Image.Image, pose: Pose) -> Image.Image:
     mesh = []
     for row in range(cells):
         for column in range(cells):
-            box = tuple(round(side * t) for t in (column / cells, row / cells, (column + 1) / cells, (row + 1) / cells))
+            box = tuple(
+                round(side * t)
+                for t in (column / cells, row / cells, (column + 1) / cells, (row + 1) / cells)
+            )
             corners = (source[row, column], source[row + 1, column],
                        source[row + 1, column + 1], source[row, column + 1])  # fmt: skip
             mesh.append((box, tuple(float(value) for corner in corners for value in corner)))

@@ -45,7 +45,8 @@ def _place(glyph: Image.Image, fill: float, rng: np.random.Generator) -> np.ndar
         side = max(12, round(SIDE * fill))
         canvas = Image.new("L", (SIDE, SIDE), 0)
         canvas.paste(
-            glyph.resize((side, side), Image.Resampling.BILINEAR), tuple(rng.integers(0, SIDE - side + 1, 2).tolist())
+            glyph.resize((side, side), Image.Resampling.BILINEAR),
+            tuple(rng.integers(0, SIDE - side + 1, 2).tolist()),
         )
         glyph = canvas
     return np.asarray(glyph.reduce(SIDE // IMAGE_SIZE), dtype=np.float64)

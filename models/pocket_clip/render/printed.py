@@ -47,7 +47,7 @@ def _glyph(symbol: str, font_index: int) -> Image.Image:
 
 
 def draw_printed(symbol: str, pose: Pose, rng: np.random.Generator) -> tuple[Image.Image, str]:
-    """A white glyph on a black (96, 96) canvas, its outline touching the frame, and its font's family words."""
+    """A white glyph on a black (96, 96) canvas, touching the frame, and its font's family words."""
     index = int(rng.integers(len(FONTS)))
     bent = bend_picture(_glyph(symbol, index), pose)
     box = bent.point(lambda level: 255 * (level > 60)).getbbox() or (0, 0, SIDE, SIDE)
@@ -55,7 +55,5 @@ def draw_printed(symbol: str, pose: Pose, rng: np.random.Generator) -> tuple[Ima
     scale = SIDE / max(crop.size)
     size = (max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
     canvas = Image.new("L", (SIDE, SIDE), 0)
-    canvas.paste(
-        crop.resize(size, Image.Resampling.BILINEAR), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
-    )
+    canvas.paste(crop.resize(size, Image.Resampling.BILINEAR), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return canvas, FONTS[index][0]

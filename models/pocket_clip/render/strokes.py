@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -34,14 +36,14 @@ def _trace(stroke: Stroke, rng: np.random.Generator, tremor: float) -> np.ndarra
         points = points[0] + points[1] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     points = points + rng.normal(0.0, tremor, points.shape)
     if kind == "l":
-        return np.concatenate([np.linspace(p, q, 4) for p, q in zip(points, points[1:], strict=False)])
+        return np.concatenate([np.linspace(p, q, 4) for p, q in pairwise(points)])
     return _smooth(points)
 
 
 def draw_strokes(
     symbol: str, pose: Pose, width: float, rng: np.random.Generator, tremor: float = 0.03
 ) -> Image.Image:
-    """A white glyph on a black (96, 96) canvas, its outline touching the frame; `width` is a share of the side."""
+    """A white glyph on a black (96, 96) canvas, touching the frame; `width` is the pen's share of a side."""
     variants = SKELETONS[symbol]
     skeleton = variants[int(rng.integers(len(variants)))]
     traces = [bend_points(_trace(stroke, rng, tremor), pose) for stroke in skeleton]

@@ -19,7 +19,7 @@ def stock_tokenizer() -> SimpleTokenizer:
 
 
 class CaptionEncoder:
-    """Encodes plain lowercase captions as open_clip's stock tokenizer does, remembering every piece it met."""
+    """Encodes plain captions as open_clip's stock tokenizer does, remembering every piece it met."""
 
     def __init__(self) -> None:
         self.tokenizer = stock_tokenizer()

@@ -11,7 +11,22 @@ from bayes_clip.data.rendered_textures import TexturePicture
 from .captions import TokenCounter, compose
 from .glyphs import GlyphPicture
 
-COLOUR_WORDS: dict[str, tuple[str, ...]] = {"gray": ("gray", "grey"), "cyan": ("cyan", "turquoise")}
+# The first name comes most often, see _colour.
+COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "scarlet", "crimson", "vermilion"),
+    "green": ("green", "emerald", "grass green"),
+    "blue": ("blue", "cobalt blue", "royal blue", "ultramarine"),
+    "yellow": ("yellow", "lemon yellow", "canary yellow"),
+    "orange": ("orange", "tangerine", "amber"),
+    "purple": ("purple", "violet", "plum"),
+    "pink": ("pink", "rose", "rosy"),
+    "brown": ("brown", "chocolate brown", "chestnut brown", "coffee brown"),
+    "gray": ("gray", "grey", "ash gray"),
+    "white": ("white", "snow white", "ivory"),
+    "black": ("black", "jet black", "ink black"),
+    "cyan": ("cyan", "turquoise", "aqua", "sky blue"),
+}
+FIRST_NAME_SHARE = 0.8
 LIGHT = ("white", "yellow", "pink", "cyan")
 DARK = ("black", "blue", "purple", "brown")
 GROUND_WORDS: dict[str, tuple[str, ...]] = {
@@ -26,7 +41,7 @@ FONT_WORDS: dict[str, tuple[str, ...]] = {
     "mono": ("in a monospace font", "in typewriter letters", "as typed on a terminal"),
 }
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "circle", "round disc"),
+    "circle": ("circle", "circle", "round disc", "ball"),
     "ring": ("ring", "ring", "hollow circle"),
     "cross": ("cross", "cross", "plus sign"),
     "crescent": ("crescent", "crescent", "crescent moon"),
@@ -34,7 +49,9 @@ SHAPE_WORDS: dict[str, tuple[str, ...]] = {
     "star": ("star", "star", "star with five points"),
     "hexagon": ("hexagon", "hexagon", "shape with six sides"),
     "arrow": ("arrow", "arrow", "arrow pointing right"),
-    "triangle": ("triangle", "triangle", "shape with three corners"),
+    "triangle": ("triangle", "triangle", "shape with three corners", "triangular sign"),
+    "rectangle": ("rectangle", "rectangle", "oblong block", "rectangular bar"),
+    "heart": ("heart", "heart", "heart symbol", "sign of love"),
     "square": ("square", "square", "box"),
 }
 TEXTURE_WORDS: dict[str, tuple[str, ...]] = {
@@ -55,8 +72,9 @@ def _ways(wordings: dict[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
 
 
 def _colour(name: str, rng: np.random.Generator) -> str:
-    words = _ways(COLOUR_WORDS, name)
-    return words[int(rng.integers(len(words)))]
+    """The colour's plain name, or now and then another."""
+    words = COLOUR_WORDS[name]
+    return words[0] if rng.uniform() < FIRST_NAME_SHARE else words[int(rng.integers(1, len(words)))]
 
 
 def _resolution_words(resolution: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -80,14 +98,21 @@ def _glyph_subjects(symbol: str, drawn: bool) -> tuple[str, ...]:
         word = DIGIT_CLASS_NAMES[int(symbol)]
         parity = "even" if int(symbol) % 2 == 0 else "odd"
         common = (
-            word, symbol, f"the digit {word}", f"the number {word}", f"the digit {symbol}", f"the number {symbol}",
+            word, symbol, f"the digit {word}", f"the number {word}", f"the digit {symbol}",
+            f"the number {symbol}",
             f"a {word}", f"digit {word}", f"number {word}", f"the numeral {word}", f'the number: "{word}"',
             f"the {parity} digit {word}", f"the figure {symbol}", f"{symbol} ({word})",
         )  # fmt: skip
         if drawn:
             return (*common, f"a handwritten {word}", f"the handwritten digit {word}", f"a hand drawn {word}",
                     f"the handwritten number {symbol}", f"a written {word}")  # fmt: skip
-        return (*common, f"a printed {word}", f"the printed digit {word}", f"a typed {symbol}", f"a printed {symbol}")
+        return (
+            *common,
+            f"a printed {word}",
+            f"the printed digit {word}",
+            f"a typed {symbol}",
+            f"a printed {symbol}",
+        )
     case = ("capital", "uppercase", "big") if symbol.isupper() else ("lowercase", "small", "little")
     letter = symbol.lower()
     kind = "vowel" if letter in "aeiou" else "consonant"
@@ -105,7 +130,12 @@ def _pen_words(width: float) -> tuple[str, ...]:
     if width < 0.1:
         return ("with thin strokes", "drawn with a thin pen", "written with a fine pencil", "in thin lines")
     if width > 0.155:
-        return ("with thick strokes", "drawn with a thick marker", "painted with a broad brush", "in heavy lines")
+        return (
+            "with thick strokes",
+            "drawn with a thick marker",
+            "painted with a broad brush",
+            "in heavy lines",
+        )
     return ("with strokes of medium width", "drawn with a pen", "written with a ballpoint pen", "in ink")
 
 
@@ -120,7 +150,9 @@ def caption_glyph(picture: GlyphPicture, count: TokenCounter, rng: np.random.Gen
     ]  # fmt: skip
     if picture.font is None:
         clauses.append(("written by hand", "drawn by hand", "in handwriting", "from a handwritten form",
-                        "scribbled by a person", "written quickly on paper"))  # fmt: skip
+                        "scribbled by a person", "written quickly on paper",
+                        "jotted down in a notebook", "in careless handwriting",
+                        "manually written"))  # fmt: skip
         clauses.append(_pen_words(picture.width or 0.0))
     else:
         clauses.append(FONT_WORDS[picture.font.split()[-1]])
@@ -164,17 +196,24 @@ def caption_shape(picture: ShapePicture, count: TokenCounter, rng: np.random.Gen
     subjects = tuple(
         form.format(colour=colour, shape=word, size=size)
         for word in words
-        for form in ("{colour} {shape}", "a {colour} {shape}", "a {size} {colour} {shape}", "the {colour} {shape}",
+        for form in ("{colour} {shape}", "a {colour} {shape}", "a {size} {colour} {shape}",
+                     "the {colour} {shape}",
                      "a {shape} in {colour}", "a {colour} colored {shape}", "a solid {colour} {shape}",
-                     "a geometric shape: a {colour} {shape}", "a {shape} painted {colour}", "one {colour} {shape}")
+                     "a geometric shape: a {colour} {shape}", "a {shape} painted {colour}",
+                     "one {colour} {shape}")
     )  # fmt: skip
     clauses = (
-        (f"on a {ground} background", f"on {ground}", f"over a {kind} {ground} background", f"in front of {ground}",
+        (f"on a {ground} background", f"on {ground}", f"over a {kind} {ground} background",
+         f"in front of {ground}",
          f"the background is {ground}", f"surrounded by {ground}", f"against a {kind} {ground} wall"),
         _position_words(picture.centre),
         (f"the {words[0]} is {size}", f"of {size} size", f"the shape is {colour}", f"filled with {colour}"),
     )  # fmt: skip
-    tone = ("light", "bright") if picture.background in LIGHT else ("dark",) if picture.background in DARK else ()
+    tone: tuple[str, ...] = ()
+    if picture.background in LIGHT:
+        tone = ("light", "bright")
+    elif picture.background in DARK:
+        tone = ("dark",)
     return compose(subjects, clauses, (*tone, "colorful", "flat", "geometric", "abstract"), count, rng)
 
 
@@ -189,12 +228,24 @@ def caption_texture(picture: TexturePicture, count: TokenCounter, rng: np.random
     subjects = tuple(
         form.format(both=both, word=word, scale=scale)
         for word in words
-        for form in ("{both} {word}", "{word}", "{word} in {both}", "a texture of {word}", "a texture of {both} {word}",
-                     "a {scale} texture with {word}", "a surface covered with {both} {word}", "a pattern of {word}")
+        for form in ("{both} {word}", "{word}", "{word} in {both}", "a texture of {word}",
+                     "a texture of {both} {word}",
+                     "a {scale} texture with {word}", "a surface covered with {both} {word}",
+                     "a pattern of {word}")
     )  # fmt: skip
     clauses = (
         (f"the colors are {both}", f"in {both}", f"colored {both}", f"painted {both}"),
         (f"with a {scale} structure", f"{scale} in scale", f"a {scale} repeating pattern"),
-        ("no object in it", "only a texture", "covering everything", "like wallpaper", "like fabric"),
+        (
+            "no object in it",
+            "only a texture",
+            "covering everything",
+            "like wallpaper",
+            "like fabric",
+            "like woven cloth",
+            "like a tiled floor",
+            "an endless decoration",
+            "an ornament without any figure",
+        ),
     )
     return compose(subjects, clauses, ("abstract", "colorful", "patterned", scale), count, rng)
