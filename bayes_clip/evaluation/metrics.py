@@ -26,14 +26,19 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood of the labels, in nats.
+    """Mean negative log-likelihood of the labels, in nats; finite, as `nll_of_rows` says."""
+    return float(nll_of_rows(probabilities, labels).mean())
 
-    A label that was given probability zero (float32 softmax underflows at logit scale 100) would make the
-    mean infinite: probabilities are clamped at the smallest normal float64, a cost of 708 nats for that row.
+
+def nll_of_rows(probabilities: ArrayLike, labels: ArrayLike) -> Array:
+    """Negative log-likelihood of each label, in nats, (M,).
+
+    A label that was given probability zero (float32 softmax underflows at logit scale 100) would cost an
+    infinite amount: probabilities are clamped at the smallest normal float64, a cost of 708 nats.
     """
     values, truth = _checked(probabilities, labels)
     of_label = values[np.arange(len(truth)), truth]
-    return float(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)).mean())
+    return np.asarray(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)))
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:

@@ -23,7 +23,7 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
     write_csv(folder / "metrics.csv", columns, [run.row for run in comparison.runs])
     np.savez_compressed(folder / "predictions.npz", **prediction_arrays(comparison))  # type: ignore[arg-type]
     config = full_config(comparison)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str, allow_nan=False) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:

@@ -63,13 +63,17 @@ def draw(comparison: Comparison) -> list[Picture]:
 def _engines(setting: Setting) -> Picture:
     values = {name: setting.values(name) for name, _ in SHOWN}
     seeds = max(len(runs) for runs in setting.arms.values())
-    dots = "small dots are draws of the labelled images, large ones their mean" if seeds > 1 else "one draw"
+    dots = "one draw of the labelled images."
+    if seeds > 1:
+        dots = (
+            "small dots are draws of the labelled images, large ones their mean. Where the small dots of two "
+            "engines overlap, one may still be ahead on every draw: the text compares them draw by draw."
+        )
     return Picture(
         name=f"engines_{setting.slug}",
         task=setting.task,
         title=f"The engines side by side: {setting.name}",
-        caption=f"One row per engine; {dots}. Where the small dots of two engines overlap, the engines "
-        "may still differ on every draw: the table and the text compare them draw by draw.",
+        caption=f"One row per engine; {dots}",
         alt=f"Dot plot of {', '.join(values)} for {', '.join(setting.arms)}; the numbers are in the table.",
         figure=engine_comparison(values, list(setting.arms)),
     )

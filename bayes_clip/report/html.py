@@ -46,7 +46,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mappin
         featured=featured(settings[-1]),
         seeds=seeds,
         verdicts=[verdict(setting) for setting in detailed(settings)],
-        data=data_rows(list(comparison.tasks.values()), settings),
+        data=data_rows(comparison.tasks, settings),
         tables=[metric_table(setting) for setting in settings],
         pictures=[
             (picture, inline(drawings[picture.name], picture.name, picture.alt)) for picture in pictures

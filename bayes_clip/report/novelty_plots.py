@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bayes_clip.evaluation.metrics import auroc
 from bayes_clip.report.style import OUTSIDE, colour, house_style, legend_above, panels
@@ -37,6 +38,7 @@ def novelty_histograms(inside: Mapping[str, np.ndarray], outside: Mapping[str, n
                     ax=axes,
                 )
             axes.set(xlabel="novelty score", ylabel="density", yticks=[])
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.grid(False, axis="y")
             axes.set_title(f"{label}: AUROC {auroc(inside[label], outside[label]):.3f}")
         legend_above(figure, stacks[0][0])

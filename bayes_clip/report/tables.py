@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bayes_clip.data.task import Task
@@ -73,19 +73,19 @@ def metric_table(setting: Setting) -> MetricTable:
     )
 
 
-def data_rows(tasks: Sequence[Task], settings: Sequence[Setting]) -> list[dict[str, str]]:
+def data_rows(tasks: Mapping[str, Task], settings: Sequence[Setting]) -> list[dict[str, str]]:
     """One row per task: what the engines were given and what they were asked."""
     rows = []
-    for task in tasks:
+    for name, task in tasks.items():
         support = [
             run.row["n_support"]
             for one in settings
-            if one.task == task.name
+            if one.task == name
             for run in next(iter(one.arms.values()))
         ]
         rows.append(
             {
-                "Task": task.name,
+                "Task": name,
                 "Classes": f"{task.num_classes:,}",
                 "Labelled images": " / ".join(f"{int(count):,}" for count in dict.fromkeys(support)),
                 "Test images": f"{len(task.query_labels):,}",

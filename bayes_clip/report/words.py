@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayes_clip.evaluation.metrics import confidence_and_correct, nll
+from bayes_clip.evaluation.metrics import confidence_and_correct, nll_of_rows
 from bayes_clip.evaluation.reliability import reliability
 from bayes_clip.evaluation.results import Run, mean_and_standard_error
 from bayes_clip.evaluation.selective import risk_coverage
@@ -115,7 +115,7 @@ def _by_row(run: Run, metric: str) -> np.ndarray:
     """The metric of every test image, (M,)."""
     if metric == "accuracy":
         return confidence_and_correct(run.probabilities, run.labels)[1]
-    return np.array([nll(run.probabilities[[i]], run.labels[[i]]) for i in range(len(run.labels))])
+    return nll_of_rows(run.probabilities, run.labels)
 
 
 def _accuracy(setting: Setting, ours: str) -> str:
@@ -146,7 +146,7 @@ def _log_loss(setting: Setting, ours: str) -> str:
         what = "clearly ahead of" if gap.clear else "though not clearly ahead of"
         return f"Its log-loss (NLL), {found:.3f} nats, is the lowest, {what} {second}{_margin(gap)}."
     gap = difference(setting, ours, winner, "nll")
-    what = "lower still" if gap.clear else "lower, but not clearly so"
+    what = "clearly lower" if gap.clear else "lower, but not clearly so"
     return (
         f"Its log-loss (NLL) is {found:.3f} nats; that of {winner}, {_mean(setting, winner, 'nll'):.3f}, is "
         f"{what}{_margin(gap)}."

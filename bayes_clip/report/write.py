@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.results import Comparison
 from bayes_clip.evaluation.write import write_tables
-from bayes_clip.report.figures import draw
+from bayes_clip.report.figures import Picture, draw
 from bayes_clip.report.html import render
 from bayes_clip.report.svg import svg_text
 
@@ -30,12 +31,7 @@ def write_comparison(comparison: Comparison, directory: Path | str) -> None:
         raise UserError("nothing to report: no engine ran on any task; ask for other --engines")
     with whole_folder(directory) as folder:
         write_tables(comparison, folder)
-        pictures = draw(comparison)
-        (folder / "figures").mkdir()
-        drawings = {picture.name: svg_text(picture.figure) for picture in pictures}
-        for picture in pictures:
-            picture.figure.savefig(folder / "figures" / f"{picture.name}.png", dpi=160)
-            (folder / "figures" / f"{picture.name}.svg").write_text(drawings[picture.name], encoding="utf-8")
+        pictures, drawings = _write_figures(comparison, folder / "figures")
         (folder / "report.html").write_text(render(comparison, pictures, drawings), encoding="utf-8")
 
 
@@ -87,6 +83,20 @@ def whole_folder(directory: Path | str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
+
+
+def _write_figures(comparison: Comparison, folder: Path) -> tuple[list[Picture], dict[str, str]]:
+    """Draw every figure and save it as PNG and SVG; the figures, and the SVG of each by its name."""
+    folder.mkdir()
+    with warnings.catch_warnings():
+        # Names of classes in scripts that matplotlib's font lacks: boxes in the PNG, letters in the SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        pictures = draw(comparison)
+        drawings = {picture.name: svg_text(picture.figure) for picture in pictures}
+        for picture in pictures:
+            picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
+            (folder / f"{picture.name}.svg").write_text(drawings[picture.name], encoding="utf-8")
+    return pictures, drawings
 
 
 def _beside(target: Path, purpose: str) -> Path:

@@ -39,7 +39,9 @@ def test_accuracy_and_nll_equal_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_brier_and_calibration_errors_equal_their_definitions(seed: int) -> None:
     probabilities, labels = draw(seed)
-    of_rows = [sum((p - (k == labels[i])) ** 2 for k, p in enumerate(row)) for i, row in enumerate(probabilities)]
+    of_rows = [
+        sum((p - (k == labels[i])) ** 2 for k, p in enumerate(row)) for i, row in enumerate(probabilities)
+    ]
     assert metrics.brier(probabilities, labels) == pytest.approx(np.mean(of_rows), rel=1e-12)
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     assert metrics.ece(probabilities, labels) == pytest.approx(naive_ece(confidence, correct), abs=1e-12)

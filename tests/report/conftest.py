@@ -53,7 +53,7 @@ def task(name: str, pictures: bool) -> Task:
         torch.arange(16) % CLASSES,
         torch.randn(ROWS, 8, generator=generator),
         torch.arange(ROWS) % CLASSES,
-        class_names=["a <b>bold</b> one", "two", "three", "a class with a very long name"],
+        class_names=["a <b>bold</b> one", "two", "$5 or 5$", "a class with a very long name"],
         text_features=torch.randn(CLASSES, 8, generator=generator),
         ood_features=torch.randn(OUTSIDE_ROWS, 8, generator=generator) if pictures else None,
         query_images=torch.randint(0, 255, (ROWS, 3, 16, 16), generator=generator, dtype=torch.uint8)

@@ -146,7 +146,7 @@ def test_verdict_sentences_carry_the_numbers(comparison: Comparison) -> None:
     assert "a gain of" in first.sentences[0]
     assert "OOD AUROC" in first.sentences[-1] and "OOD AUROC" not in " ".join(second.sentences)
     bad = verdict(settings_of(weakened(comparison, "ekf"))[0])
-    assert "lower still" in bad.sentences[1] and "too little" in bad.sentences[2]
+    assert "clearly lower" in bad.sentences[1] and "too little" in bad.sentences[2]
 
 
 def test_differences_are_paired_by_seed_and_by_row(comparison: Comparison) -> None:
