@@ -107,14 +107,14 @@ def measure_digits(backbone: Backbone) -> dict[str, Any]:
     heads = {
         name: {
             "features": few_shot(features[name], labels),
-            "pixels": few_shot(_pixels(pictures[name]), labels),
+            "pixels": few_shot(block_levels(pictures[name]), labels),
         }
         for name in VARIANTS
     }
     return {"zero_shot": zero, "prompts": prompts, "linear_head": heads}
 
 
-def _pixels(images: np.ndarray) -> np.ndarray:
+def block_levels(images: np.ndarray) -> np.ndarray:
     """The 8 x 8 grey levels (N, 64) that the pictures were enlarged from, up to rounding."""
     small = images[..., 0].reshape(len(images), 8, 4, 8, 4).mean(axis=(2, 4))
     return small.reshape(len(images), 64).astype(np.float64)
