@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bayes_clip.backbone.factory import register_config
+
 FOLDER = Path(__file__).resolve().parent
 CONFIG_FILE = FOLDER / "pocket_clip.json"
 WEIGHTS_FILE = FOLDER / "pocket_clip.safetensors"
 VOCABULARY_FILE = FOLDER / "vocabulary.json"
 
 
-def build_model(weights: Path | None = None) -> nn.Module:
-    """The open_clip model, untrained or strictly loaded from a safetensors file."""
-    open_clip.add_model_config(CONFIG_FILE)
-    return open_clip.create_model(CONFIG_FILE.stem, pretrained=None if weights is None else str(weights))
+def build_model() -> nn.Module:
+    """The open_clip model, untrained."""
+    return open_clip.create_model(register_config(CONFIG_FILE))
 
 
 class CompactTokens(nn.Module):

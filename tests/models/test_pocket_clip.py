@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from bayes_clip.backbone.encoder import Backbone, load_backbone
+from bayes_clip.backbone.factory import register_config
 from bayes_clip.data.digit_images import DIGIT_CLASS_NAMES, VARIANTS, DigitVariant, digit_images
 from bayes_clip.data.rendered_shapes import HELD_OUT_COMBINATIONS, render_shapes_task
 from models.pocket_clip import measure
@@ -41,8 +42,9 @@ def test_weights_are_small_half_precision_and_complete() -> None:
 
 
 def test_open_clip_builds_it_strictly_from_config_and_file() -> None:
-    open_clip.add_model_config(CONFIG_FILE)
-    model, _, preprocess = open_clip.create_model_and_transforms("pocket_clip", pretrained=str(WEIGHTS_FILE))
+    name = register_config(CONFIG_FILE)
+    assert name == "pocket_clip"
+    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=str(WEIGHTS_FILE))
     with safe_open(WEIGHTS_FILE, framework="pt") as file:
         assert set(file.keys()) == set(model.state_dict())
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
