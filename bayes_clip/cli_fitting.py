@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +14,18 @@ from bayes_clip import cli_values as values
 
 
 def compare(
+    context: typer.Context,
     tasks: options.TaskNames,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where to write.", show_default="runs/TASK"),
     ] = None,
     models: options.Models = "linear_probe",
-    engines: options.Engines = options.DEFAULT_ENGINES,
-    covariance: options.Covariance = "class_block",
+    engines: options.Engines = options.ALL_DEFAULT_ENGINES,
+    covariance: options.Covariance = None,
     rule: options.Rule = None,
     prior_variance: options.PriorVariance = "auto",
+    predictive: options.Predictive = "auto",
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     passes: options.Passes = 1,
@@ -53,8 +56,8 @@ def compare(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.evaluation.comparison import compare as run
-    from bayes_clip.fit import FitSettings
     from bayes_clip.report.write import check_writable, write_comparison
+    from bayes_clip.settings import FitSettings
 
     folder = out or Path("runs", "_".join(Path(task).stem for task in tasks))
     check_writable(folder)
@@ -62,6 +65,7 @@ def compare(
         covariance=covariance,
         rule=rule,
         prior_variance=values.prior_variance(prior_variance),
+        predictive=predictive,
         order=order,
         batch_size=batch_size,
         passes=passes,
@@ -70,18 +74,14 @@ def compare(
         device=device,
         dtype=dtype,
     )
-    asked = {
-        "models": values.names(models, "--models"),
-        "engines": values.names(engines, "--engines"),
-        "shots": values.shot_counts(shots),
-        "seeds": values.whole_numbers(seeds, "--seeds", 0),
-    }
+    asked = values.arms(models, engines, shots, seeds)
     encoder = values.encoder(backbone, pretrained, device)
     loaded = [
         load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device, ood) for task in tasks
     ]
     comparison = run(loaded, settings=settings, **asked)
-    write_comparison(comparison, folder)
+    config = {**comparison.config, "command": {"compare": context.params}}
+    write_comparison(replace(comparison, config=config), folder)
     tables.show_comparison(comparison, folder)
 
 
@@ -90,9 +90,10 @@ def fit(
     out: Annotated[Path, typer.Option("--out", metavar="POSTERIOR", help="The folder to write.")],
     model: options.Models = "linear_probe",
     engine: options.Engines = "ekf",
-    covariance: options.Covariance = "class_block",
+    covariance: options.Covariance = None,
     rule: options.Rule = None,
     prior_variance: options.PriorVariance = "auto",
+    predictive: options.Predictive = "auto",
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     passes: options.Passes = 1,
@@ -119,8 +120,8 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
-    from bayes_clip.fit import FitSettings
     from bayes_clip.fit import fit as run
+    from bayes_clip.settings import FitSettings
 
     settings = FitSettings(
         model=model,
@@ -128,6 +129,7 @@ def fit(
         covariance=covariance,
         rule=rule,
         prior_variance=values.prior_variance(prior_variance),
+        predictive=predictive,
         order=order,
         batch_size=batch_size,
         passes=passes,

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_ENGINES = "zero_shot,map,ekf,laplace,vi"
+from bayes_clip.inference import DEFAULT_ENGINES
+
+ALL_DEFAULT_ENGINES = ",".join(DEFAULT_ENGINES)
 
 ADAPTER, SUPPORT, ENCODER, RUNNING = "The adapter", "The support set", "The encoder", "Running"
 
@@ -35,12 +37,30 @@ Engines = Annotated[
     typer.Option("--engines", "--engine", help="See bayes-clip engines.", rich_help_panel=ADAPTER),
 ]
 Covariance = Annotated[
-    str,
-    typer.Option("--covariance", help="full, class_block or diagonal.", rich_help_panel=ADAPTER),
+    str | None,
+    typer.Option(
+        "--covariance",
+        help="full, class_block, diagonal; low_rank for vi.",
+        show_default="the engine's own",
+        rich_help_panel=ADAPTER,
+    ),
 ]
 Rule = Annotated[
     str | None,
-    typer.Option("--rule", help="How ekf updates: expected, iterated or plain.", rich_help_panel=ADAPTER),
+    typer.Option(
+        "--rule",
+        help="How ekf updates: expected, iterated or plain.",
+        show_default="expected",
+        rich_help_panel=ADAPTER,
+    ),
+]
+Predictive = Annotated[
+    str,
+    typer.Option(
+        "--predictive",
+        help="From weights to probabilities: plug_in, closed_form, monte_carlo or auto.",
+        rich_help_panel=ADAPTER,
+    ),
 ]
 PriorVariance = Annotated[
     str,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from bayes_clip.evaluation.results import Comparison
+    from bayes_clip.evaluation.verdicts import Verdicts
 
 # Column of a summary, its heading, digits after the point (None: as it is).
 COMPARISON = (
@@ -22,6 +27,16 @@ COMPARISON = (
     ("fit_seconds", "fit s", 1),
 )
 
+VERDICT = (
+    ("input", "input", None),
+    ("class", "class", None),
+    ("probability", "probability", 3),
+    ("epistemic", "epistemic", 3),
+    ("verdict", "in/out", None),
+    ("abstained", "abstained", None),
+)
+MOST_ROWS = 40
+
 
 def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """One line for every task, shot count, model and engine: means over the seeds, ± the standard error.
@@ -35,6 +50,28 @@ def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if digits is None else "right", no_wrap=True)
     for row in summary:
         table.add_row(*(_cell(row, name, digits) for name, _, digits in columns))
+    return table
+
+
+def show_comparison(comparison: Comparison, folder: Path | None) -> None:
+    """The table, the remarks, and where the report lies."""
+    from bayes_clip.evaluation.results import summarise
+
+    show(comparison_table(summarise(comparison)))
+    notes(comparison.notes)
+    if folder is not None:
+        line(f"report: {folder / 'report.html'}")
+
+
+def verdict_table(verdicts: Verdicts) -> Table:
+    """The first rows of a prediction."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for _, heading, digits in VERDICT:
+        table.add_column(heading, justify="left" if digits is None else "right", overflow="fold")
+    for row in verdicts.rows[:MOST_ROWS]:
+        table.add_row(*(_cell(row, name, digits) for name, _, digits in VERDICT))
+    if len(verdicts.rows) > MOST_ROWS:
+        table.caption = f"and {len(verdicts.rows) - MOST_ROWS} more; --out FILE.csv keeps them all"
     return table
 
 

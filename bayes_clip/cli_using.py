@@ -31,9 +31,23 @@ def predict(
       bayes-clip predict posterior/ new_photos/ --abstain-at 0.05 --out predictions.csv
       bayes-clip predict posterior/ features.npz --out predictions.csv
     """
+    from bayes_clip.data.resolve import load_input
+    from bayes_clip.evaluation.holdout import load_held_out
+    from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
+    from bayes_clip.posterior import load_posterior
+
+    known, held_out = load_posterior(posterior), load_held_out(posterior)
+    rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
+    check_backbone(known, rows.backbone, inputs)
+    verdicts = judge(known.predict(rows.features), known.class_names, rows.paths, held_out, abstain_at)
+    if out is not None:
+        save_verdicts(verdicts, out)
+    tables.show(tables.verdict_table(verdicts))
+    tables.notes([*rows.notes, *verdicts.notes])
 
 
 def evaluate(
+    context: typer.Context,
     posterior: options.PosteriorFolder,
     task: options.TaskName,
     ood: options.Outside = None,
@@ -51,6 +65,25 @@ def evaluate(
       bayes-clip evaluate posterior/ digits_rotated
       bayes-clip evaluate posterior/ features.npz --ood elsewhere.npz --out runs/check
     """
+    from bayes_clip.data.resolve import load_task
+    from bayes_clip.evaluation.comparison import score_posterior
+    from bayes_clip.evaluation.results import Comparison
+    from bayes_clip.evaluation.verdicts import check_backbone
+    from bayes_clip.posterior import load_posterior
+    from bayes_clip.report.write import check_writable, write_comparison
+
+    if out is not None:
+        check_writable(out)
+    known = load_posterior(posterior)
+    encoder = values.encoder(backbone, pretrained, device)
+    loaded = load_task(task, encoder, None, skip_broken, True, device, ood)
+    check_backbone(known, loaded.backbone, task)
+    run = score_posterior(known, loaded)
+    config = {"command": {"evaluate": context.params}}
+    comparison = Comparison((run,), {loaded.name: loaded}, config, loaded.notes)
+    if out is not None:
+        write_comparison(comparison, out)
+    tables.show_comparison(comparison, out)
 
 
 def features(

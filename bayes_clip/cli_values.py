@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayes_clip.errors import UserError
 
@@ -44,15 +44,20 @@ def whole_numbers(text: str, option: str, least: int) -> list[int]:
     return found
 
 
-def shot_counts(text: str | None) -> list[int | None]:
-    """Shots asked for; ``[None]`` (the whole support set) when none are."""
-    return [None] if text is None else list(whole_numbers(text, "--shots", 1))
+def arms(models: str, engines: str, shots: str | None, seeds: str) -> dict[str, Any]:
+    """What a comparison runs over, by the names `compare` takes; no shots mean the whole support set."""
+    return {
+        "models": names(models, "--models"),
+        "engines": names(engines, "--engines"),
+        "shots": [None] if shots is None else whole_numbers(shots, "--shots", 1),
+        "seeds": whole_numbers(seeds, "--seeds", 0),
+    }
 
 
-def prior_variance(text: str) -> float | str:
-    """``"auto"`` or a positive, finite number."""
+def prior_variance(text: str) -> float | None:
+    """A positive, finite number; None for ``"auto"``, which has it chosen from the support set."""
     if text == "auto":
-        return text
+        return None
     try:
         value = float(text)
     except ValueError:

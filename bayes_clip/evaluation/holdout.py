@@ -1,0 +1,101 @@
+"""What the support set says about itself when parts of it are left out: the yardstick for new rows.
+
+Nobody with a handful of labels has a validation set. So balanced folds (one part of the shots of every class)
+are left out in turn, the rest is fitted, and the fold predicted. The spread of novelty on those rows says how
+novel a row of a known class looks; their confidence and errors say what confidence is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from bayes_clip.data.task import Task
+from bayes_clip.evaluation.metrics import confidence_and_correct
+from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
+from bayes_clip.fit import fit
+from bayes_clip.inference.batches import balanced_folds
+from bayes_clip.posterior import Posterior
+from bayes_clip.progress import track
+
+FILE_NAME = "held_out.safetensors"
+MOST_FOLDS = 4  # each costs a fit; with more, each fit is closer to the final one
+KNOWN_SHARE = 0.95  # of the rows of known classes that should be called "in"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of support rows by fits that did not see them; float64, N support rows."""
+
+    novelty: np.ndarray  # (N,)
+    confidence: np.ndarray  # (N,) probability of the predicted class
+    correct: np.ndarray  # (N,) 1.0 or 0.0
+
+    @property
+    def novelty_limit(self) -> float:
+        """The novelty below which 95 % of the held-out rows lie; above it a row is called "out".
+
+        The fits behind it saw fewer shots than the final one, so it errs on the side of "in".
+        """
+        return float(np.quantile(self.novelty, KNOWN_SHARE))
+
+    def confidence_limit(self, risk: float) -> RiskThreshold:
+        """The confidence from which on at most `risk` of the held-out answers are wrong."""
+        return threshold_for_risk(self.confidence, self.correct, risk)
+
+
+def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
+    """Predict every support row of `task` by a fit of the folds it is not in, made as `posterior` was.
+
+    The fits take over the prior variance and the covariance scale that were chosen for `posterior`. None
+    where every class has a single row, so that nothing can be left out.
+    """
+    folds = balanced_folds(task.support_labels, MOST_FOLDS)
+    if not folds:
+        return None
+    count = len(task.support_labels)
+    novelty, confidence, correct = np.zeros(count), np.zeros(count), np.zeros(count)
+    for fold in track(folds, "Leaving out parts of the support set"):
+        kept = torch.ones(count, dtype=torch.bool)
+        kept[fold] = False
+        prediction = _fitted_alike(_only(task, kept), posterior).predict(task.support_features[fold])
+        rows = fold.numpy()
+        novelty[rows] = prediction.novelty.double().numpy()
+        confidence[rows], correct[rows] = confidence_and_correct(
+            prediction.probabilities.double().numpy(), task.support_labels[fold].numpy()
+        )
+    return HeldOut(novelty, confidence, correct)
+
+
+def save_held_out(held_out: HeldOut, folder: Path) -> None:
+    """Write it into a posterior's folder."""
+    arrays = {name: np.ascontiguousarray(values) for name, values in vars(held_out).items()}
+    save_file(arrays, folder / FILE_NAME)
+
+
+def load_held_out(folder: Path) -> HeldOut | None:
+    """Read it from a posterior's folder; None where nothing could be held out."""
+    path = folder / FILE_NAME
+    return HeldOut(**load_file(path)) if path.is_file() else None
+
+
+def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:
+    source = posterior.source
+    # plug_in while fitting, so that no covariance scale is chosen anew
+    settings = replace(source.settings, prior_variance=source.prior_variance, predictive="plug_in")
+    fitted = fit(task, settings).posterior
+    return Posterior(fitted.program, fitted.weights, source)
+
+
+def _only(task: Task, kept: torch.Tensor) -> Task:
+    norms = None if task.support_norms is None else task.support_norms[kept]
+    return replace(
+        task,
+        support_features=task.support_features[kept],
+        support_labels=task.support_labels[kept],
+        support_norms=norms,
+    )
