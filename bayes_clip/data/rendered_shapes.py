@@ -175,7 +175,8 @@ def render_shapes(
     """`count_each` pictures of every (shape, colour), mixed: (N, 32, 32, 3) uint8, and labels (N,) int64."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(combinations)), count_each))
-    images = np.stack([render_shape(*combinations[label], rng).image for label in labels])
+    pairs = [combinations[label] for label in labels]
+    images = np.stack([render_shape(shape, colour, rng).image for shape, colour in pairs])
     return images, labels.astype(np.int64)
 
 

@@ -67,5 +67,6 @@ def save_model(model: nn.Module, tokens: CompactTokens, words: frozenset[str]) -
     }
     partial = WEIGHTS_FILE.with_suffix(".partial")
     save_file(state, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors writes for the owner's eyes alone
     partial.replace(WEIGHTS_FILE)
     VOCABULARY_FILE.write_text(json.dumps(sorted(words), indent=0) + "\n")
