@@ -18,17 +18,30 @@ if TYPE_CHECKING:
     from bayes_clip.data.resolve import load_input, load_task
     from bayes_clip.data.task import Task, few_shot, make_task
     from bayes_clip.errors import UserError
+    from bayes_clip.evaluation.comparison import compare
     from bayes_clip.evaluation.results import Comparison, Run, summarise
+    from bayes_clip.fit import Fit, fit
+    from bayes_clip.model import AdapterModel
+    from bayes_clip.posterior import Posterior
+    from bayes_clip.predictive import Prediction
     from bayes_clip.report.write import write_comparison
+    from bayes_clip.settings import FitSettings
 
 _HOMES = {
+    "AdapterModel": "bayes_clip.model",
     "Backbone": "bayes_clip.backbone.encoder",
     "Comparison": "bayes_clip.evaluation.results",
     "FeatureFile": "bayes_clip.data.feature_file",
+    "Fit": "bayes_clip.fit",
+    "FitSettings": "bayes_clip.settings",
+    "Posterior": "bayes_clip.posterior",
+    "Prediction": "bayes_clip.predictive",
     "Run": "bayes_clip.evaluation.results",
     "Task": "bayes_clip.data.task",
     "UserError": "bayes_clip.errors",
+    "compare": "bayes_clip.evaluation.comparison",
     "few_shot": "bayes_clip.data.task",
+    "fit": "bayes_clip.fit",
     "load_backbone": "bayes_clip.backbone.encoder",
     "load_input": "bayes_clip.data.resolve",
     "load_task": "bayes_clip.data.resolve",
@@ -38,13 +51,20 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdapterModel",
     "Backbone",
     "Comparison",
     "FeatureFile",
+    "Fit",
+    "FitSettings",
+    "Posterior",
+    "Prediction",
     "Run",
     "Task",
     "UserError",
+    "compare",
     "few_shot",
+    "fit",
     "load_backbone",
     "load_input",
     "load_task",

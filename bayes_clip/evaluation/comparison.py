@@ -1,0 +1,162 @@
+"""Every model program, engine, number of shots and seed asked for, fitted and tried on the query set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+
+import numpy as np
+from torch import Tensor
+
+from bayes_clip.data.task import Task, few_shot
+from bayes_clip.errors import UserError, nearest
+from bayes_clip.evaluation.results import Comparison, Run, score
+from bayes_clip.fit import Fit, FitSettings, fit
+from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
+from bayes_clip.model import find_model, list_models
+from bayes_clip.posterior import Posterior
+from bayes_clip.progress import track
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit that a comparison asks for."""
+
+    task: Task
+    settings: FitSettings
+    shots: int | None
+    seed: int
+
+
+def compare(
+    tasks: Sequence[Task],
+    *,
+    models: Sequence[str] = ("linear_probe",),
+    engines: Sequence[str] = DEFAULT_ENGINES,
+    shots: Sequence[int | None] = (None,),
+    seeds: Sequence[int] = (0,),
+    settings: FitSettings | None = None,
+) -> Comparison:
+    """Fit and score every combination; ``settings`` holds what they share.
+
+    `shots` None is the whole support set. ``all`` as a model or engine stands for every one (nuts left out:
+    it is for small problems). zero_shot is skipped with a note where a task has no text features.
+
+    Raises:
+        UserError: an unknown name, two tasks of one name, or what `fit` refuses.
+    """
+    settings = settings or FitSettings()
+    models = _expanded(models, list_models(), "--models")
+    engines = _expanded(engines, [name for name in ENGINES if name != "nuts"], "--engines", ENGINES)
+    for model in models:
+        find_model(model)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise UserError("two tasks have the same name; rename one of the files")
+    notes = [f"{task.name}: {note}" for task in tasks for note in task.notes]
+    cells = list(_cells(tasks, models, engines, shots, seeds, settings, notes))
+    runs = []
+    for cell in track(cells, "Comparing"):
+        drawn = few_shot(cell.task, cell.shots, cell.seed)
+        notes += [f"{drawn.name}: {note}" for note in drawn.notes if note not in cell.task.notes]
+        runs.append(run_of(fit(drawn, cell.settings), drawn))
+    config = {
+        "tasks": [task.name for task in tasks],
+        "models": list(models),
+        "engines": list(engines),
+        "shots": list(shots),
+        "seeds": list(seeds),
+        "settings": asdict(settings),
+    }
+    return Comparison(tuple(runs), {task.name: task for task in tasks}, config, tuple(dict.fromkeys(notes)))
+
+
+def run_of(fitted: Fit, task: Task) -> Run:
+    """Score a fit on its task's query set."""
+    return score_posterior(fitted.posterior, task, fit_seconds=fitted.seconds)
+
+
+def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None = None) -> Run:
+    """Score a posterior on a task's query set, and its novelty on the task's OOD rows where it has some.
+
+    Raises:
+        UserError: the task has another number of features or classes than the posterior.
+    """
+    if task.num_classes != len(posterior.class_names):
+        raise UserError(
+            f"{task.name} has {task.num_classes} classes and the posterior {len(posterior.class_names)}; "
+            "evaluate it on the task it was fitted to"
+        )
+    start = time.perf_counter()
+    prediction = posterior.predict(task.query_features)
+    predict_seconds = time.perf_counter() - start
+    outside = None if task.ood_features is None else posterior.predict(task.ood_features)
+    probabilities, labels = _array(prediction.probabilities), task.query_labels.cpu().numpy()
+    novelty = _array(prediction.novelty)
+    ood_novelty = None if outside is None else _array(outside.novelty)
+    source = posterior.source
+    row = {
+        "task": task.name,
+        "model": source.settings.model,
+        "engine": source.settings.engine,
+        "shots": "" if source.shots is None else source.shots,
+        "seed": "" if source.seed is None else source.seed,
+        "n_support": source.support_rows,
+        "n_query": len(labels),
+        **score(probabilities, labels, novelty, ood_novelty),
+        "prior_variance": "" if source.settings.engine == "zero_shot" else source.prior_variance,
+        "fit_seconds": "" if fit_seconds is None else fit_seconds,
+        "predict_seconds": predict_seconds,
+        "covariance": source.settings.family,
+        "rule": source.settings.update_rule if source.settings.engine == "ekf" else "",
+        "predictive": posterior.predictive,
+        "novelty_score": posterior.novelty_score,
+        "backbone": source.backbone or "",
+    }
+    return Run(
+        row=row,
+        probabilities=probabilities,
+        labels=labels,
+        novelty=novelty,
+        epistemic=_array(prediction.epistemic),
+        ood_novelty=ood_novelty,
+        ood_probabilities=None if outside is None else _array(outside.probabilities),
+    )
+
+
+def _cells(
+    tasks: Sequence[Task],
+    models: Sequence[str],
+    engines: Sequence[str],
+    shots: Sequence[int | None],
+    seeds: Sequence[int],
+    settings: FitSettings,
+    notes: list[str],
+) -> Iterable[Cell]:
+    for task, count, seed, model in product(tasks, shots, seeds, models):
+        for engine in engines:
+            if engine == "zero_shot" and task.text_features is None:
+                notes.append(f"{task.name}: zero_shot is left out, because the task has no text features")
+                continue
+            yield Cell(task, replace(settings, model=model, engine=engine), count, seed)
+
+
+def _expanded(
+    asked: Sequence[str], every: Iterable[str], option: str, known: Iterable[str] | None = None
+) -> list[str]:
+    """`asked` with ``all`` replaced by every name, unknown names refused (paths of models pass)."""
+    every = list(every)
+    known = every if known is None else list(known)
+    names = list(dict.fromkeys(name for item in asked for name in (every if item == "all" else [item])))
+    for name in names:
+        if name not in known and not name.endswith(".py"):
+            what = option.removeprefix("--").removesuffix("s")
+            raise UserError(
+                f"{option} {name}: no such {what}.{nearest(name, known)} Known: {', '.join(known)}"
+            )
+    return names
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()

@@ -1,0 +1,111 @@
+"""From a task and settings to a posterior: choose the prior variance, run the engine, wrap the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from bayes_clip.data.task import Task
+from bayes_clip.errors import UserError
+from bayes_clip.inference.engines import Problem, held_out, infer
+from bayes_clip.inference.head import linear_head
+from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.model import AdapterModel, context_of, find_model
+from bayes_clip.posterior import Posterior, Source
+from bayes_clip.settings import FitSettings
+from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
+
+__all__ = ["Fit", "FitSettings", "fit"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A posterior and how it came about."""
+
+    posterior: Posterior
+    tuned: Tuned
+    steps: tuple[StepInfo, ...]  # one per batch for the filter, else empty
+    seconds: float  # choosing the prior variance included
+
+    @property
+    def info(self) -> dict[str, float]:
+        """The numbers worth a line: prior variance, seconds, and for a filter its two scores in nats."""
+        numbers = {
+            "prior_variance": self.tuned.prior_variance,
+            "covariance_scale": self.tuned.covariance_scale,
+            "seconds": self.seconds,
+        }
+        if self.steps:
+            numbers["prequential_score"] = float(sum(step.prequential_score for step in self.steps))
+            numbers["log_evidence"] = float(sum(step.change.log_evidence for step in self.steps))
+        return numbers
+
+    def __repr__(self) -> str:
+        return f"Fit({self.posterior!r}, {self.seconds:.2f} s)"
+
+
+@torch.no_grad()
+def fit(task: Task, settings: FitSettings | None = None) -> Fit:
+    """Fit one model program under one engine to the support set of `task`.
+
+    Raises:
+        UserError: zero_shot without text features, a covariance that does not fit, or an unknown name.
+    """
+    settings = settings or FitSettings()
+    if settings.engine == "zero_shot" and task.text_features is None:
+        raise UserError(f"{task.name}: zero_shot needs text_features, and there are none; use another engine")
+    start = time.perf_counter()
+    problem, logit_variance = _problem(task, settings)
+    tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
+    weights, steps = infer(problem.at(tuned.prior_variance), settings)
+    source = Source(
+        settings=settings,
+        task=task.name,
+        backbone=task.backbone,
+        shots=task.shots,
+        seed=task.seed,
+        support_rows=len(task.support_labels),
+        prior_variance=tuned.prior_variance,
+        covariance_scale=tuned.covariance_scale,
+    )
+    posterior = Posterior(problem.build(tuned.prior_variance), weights, source)
+    return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start)
+
+
+def _problem(task: Task, settings: FitSettings) -> tuple[Problem, float]:
+    """The problem at unit prior variance, and the prior variance of a logit there (s² for a linear probe)."""
+    program = find_model(settings.model)
+    text = (
+        None if task.text_features is None else task.text_features.to(settings.device, settings.torch_dtype)
+    )
+    context = context_of(text, task.class_names, task.logit_scale, task.num_features)
+    context = replace(context, text_features=context.text_features.to(settings.device, settings.torch_dtype))
+
+    def build(prior_variance: float) -> AdapterModel:
+        return program(context, prior_variance)
+
+    inputs = task.support_features.to(settings.device, settings.torch_dtype)
+    problem = Problem(build, inputs, task.support_labels.to(settings.device), 1.0)
+    head = linear_head(problem.model, inputs)
+    variance = float((head.design(inputs).square() @ head.prior_variance.mT).mean())
+    return problem, variance
+
+
+def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_text: bool) -> Tuned:
+    """Prior variance (unless it is given) and covariance scale, from balanced folds of the support set."""
+    engine = settings.engine
+    given = settings.prior_variance
+    kind = settings.update_rule if engine == "ekf" else "vi" if engine in ("vi", "nuts") else engine
+    if engine == "zero_shot":
+        return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)
+    centre = default_variance(kind, logit_variance, has_text)
+    folds = held_out(problem, settings) if engine != "nuts" else None
+    if folds is None:
+        return Tuned(given or centre, 0.0)
+    labels = problem.labels
+    wants_scale = engine != "map" and settings.predictive == "auto"
+    if given is not None:
+        return choose_scale(folds, labels, given) if wants_scale else Tuned(given, 0.0)
+    return choose(folds, labels, centre, logit_variance, scales=wants_scale)

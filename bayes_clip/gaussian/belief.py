@@ -1,0 +1,55 @@
+"""What every Gaussian belief over class weights offers, and the projection of a batch onto it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from bayes_clip.gaussian.gram import Gram
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A batch seen through a belief: predicted logits, their covariance, and its tie to the weights."""
+
+    logits: Tensor  # (b, C) predicted mean
+    gram: Gram  # their covariance
+    cross: Tensor  # covariance of weights and logits: P Φᵀ, in the shape of the family
+    design: Tensor  # (b, D)
+
+
+class Belief(Protocol):
+    """A Gaussian over the weights (C, D) of C linear classes; logits of design rows Φ (b, D) are Φ Wᵀ.
+
+    Implementations are frozen dataclasses of tensors: `mean` (C, D) and a covariance of their own shape.
+    """
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @classmethod
+    def from_prior(cls, mean: Tensor, variance: Tensor) -> Self:
+        """Independent weights with the given mean and variance, both (C, D)."""
+        ...
+
+    def project(self, design: Tensor) -> Projection:
+        """Predicted logits of a batch, their covariance, and the cross-covariance with the weights."""
+        ...
+
+    def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
+        """Mean + P Φᵀ a and covariance − P Φᵀ B Φ P, for dual a (b, C) and downdate B of the Gram's shape."""
+        ...
+
+    def diffuse(self, prior_mean: Tensor, decay: float, process_noise: Tensor) -> Self:
+        """One time step: m₀ + γ (m − m₀), γ² P + diag(Q); `process_noise` (C, D) holds variances."""
+        ...
+
+    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) and variance (N, C) of the logits of N design rows."""
+        ...
+
+    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
+        """Joint draws of each row's logits, (S, N, C), from standard normal `noise` (S, N, C)."""
+        ...

@@ -1,0 +1,23 @@
+"""The engines: ways from labelled batches to a posterior, on one model program."""
+
+from __future__ import annotations
+
+ENGINES: dict[str, str] = {
+    "zero_shot": "the prior mean: CLIP as it comes, no labels used",
+    "map": "the posterior mode: a point estimate, no covariance",
+    "ekf": "extended Kalman filter over class-balanced batches: one pass, streaming, calibrated",
+    "laplace": "Gaussian at the mode with the Gauss-Newton covariance",
+    "vi": "Pyro SVI: mean-field (diagonal) or low-rank Gaussian by gradient steps on the ELBO",
+    "nuts": "Pyro NUTS: draws from the exact posterior; small problems only",
+}
+DEFAULT_ENGINES = ("zero_shot", "map", "ekf", "laplace", "vi")
+ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
+    "zero_shot": (),
+    "map": (),
+    "ekf": ("class_block", "diagonal", "full"),
+    "laplace": ("class_block", "diagonal", "full"),
+    "vi": ("diagonal", "low_rank"),
+    "nuts": (),
+}
+
+__all__ = ["DEFAULT_ENGINES", "ENGINES", "ENGINE_COVARIANCES"]

@@ -1,0 +1,76 @@
+"""The order in which a filter sees its data: balanced over classes, as given, or random."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayes_clip.errors import UserError, nearest
+
+ORDERS: dict[str, str] = {
+    "balanced": "one shot of every class after another (default)",
+    "given": "as the support set stands",
+    "random": "shuffled by the seed",
+}
+SMALLEST_BALANCED = 32
+LARGEST_BALANCED = 128
+
+
+def default_batch_size(classes: int) -> int:
+    """Rows per balanced batch: whole shots of every class, at least about 32 rows, at most 128.
+
+    The lower bound lets few classes share a batch of several shots; the upper bounds the Gram matrices
+    (C b² numbers).
+    """
+    return min(max(classes, SMALLEST_BALANCED // classes * classes), LARGEST_BALANCED)
+
+
+def shot_numbers(labels: Tensor) -> Tensor:
+    """For each row, how many rows of its class stand before it, (N,)."""
+    counted = torch.nn.functional.one_hot(labels).cumsum(0)
+    return counted.gather(1, labels[:, None])[:, 0] - 1
+
+
+def row_order(labels: Tensor, order: str, seed: int) -> Tensor:
+    """The rows 0..N−1 in the order in which they are fed, (N,).
+
+    Balanced: by shot number, the classes of each shot in an order drawn from `seed`.
+
+    Raises:
+        UserError: unknown order.
+    """
+    labels = labels.cpu()
+    if order == "given":
+        return torch.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    if order == "random":
+        return torch.from_numpy(generator.permutation(len(labels)))
+    if order == "balanced":
+        shuffled = torch.from_numpy(generator.permutation(int(labels.max()) + 1))
+        return torch.from_numpy(np.lexsort((shuffled[labels].numpy(), shot_numbers(labels).numpy())))
+    raise UserError(f"--order {order}: no such order.{nearest(order, ORDERS)} Known: {', '.join(ORDERS)}")
+
+
+def batches(labels: Tensor, classes: int, order: str, batch_size: int | None, seed: int) -> list[Tensor]:
+    """Row numbers of each batch, in the order in which a filter sees them.
+
+    Raises:
+        UserError: unknown order or a batch size below one.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: must be at least 1")
+    return list(row_order(labels, order, seed).split(batch_size or default_batch_size(classes)))
+
+
+def balanced_folds(labels: Tensor, most: int) -> list[Tensor]:
+    """Row numbers of each fold: fold f holds every shot number that leaves remainder f, at most `most` folds.
+
+    Every fold takes the same number of shots from every class that has them, so what remains stays balanced.
+    Empty where the largest class has a single row.
+    """
+    shots = shot_numbers(labels.cpu())
+    count = min(int(shots.max()) + 1, most)
+    if count < 2:
+        return []
+    return [torch.nonzero(shots % count == fold)[:, 0] for fold in range(count)]

@@ -1,0 +1,179 @@
+"""One entrance to all engines: settings and labelled data in, what is known of the weights out.
+
+Each engine also says what it would have said of left-out folds, from which the prior variance is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayes_clip import observation
+from bayes_clip.gaussian import Belief, check_fits
+from bayes_clip.gaussian.point import Draws, LowRank, Point
+from bayes_clip.inference import kalman
+from bayes_clip.inference.batches import balanced_folds, batches
+from bayes_clip.inference.folds import cavity_moments
+from bayes_clip.inference.head import LinearHead, linear_head
+from bayes_clip.inference.kalman import Batch, StepInfo
+from bayes_clip.inference.laplace import laplace
+from bayes_clip.inference.mcmc import nuts
+from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_problem, rescaled, weights_of
+from bayes_clip.inference.rules import find_rule
+from bayes_clip.inference.variational import variational
+from bayes_clip.model import AdapterModel
+from bayes_clip.settings import FitSettings
+from bayes_clip.tuning import MOST_FOLDS, HeldOut
+
+Weights = Belief | Point | Draws | LowRank
+TUNING_TOLERANCE = 1e-8  # Newton decrement in nats: far below what folds can tell
+MOST_REFITS = 2  # folds that are really refitted, for engines without a closed form
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model program at one prior variance with its labelled rows, in the fit's dtype and device."""
+
+    build: Callable[[float], AdapterModel]  # prior variance -> program
+    inputs: Tensor  # (N, F)
+    labels: Tensor  # (N,)
+    prior_variance: float
+
+    @property
+    def model(self) -> AdapterModel:
+        """The program at this prior variance."""
+        return self.build(self.prior_variance)
+
+    @property
+    def head(self) -> LinearHead:
+        """The program as a linear head."""
+        return linear_head(self.model, self.inputs)
+
+    def at(self, prior_variance: float) -> Problem:
+        """The same problem at another prior variance."""
+        return replace(self, prior_variance=prior_variance)
+
+    def rows(self, picked: Tensor) -> Problem:
+        """The same problem with these rows alone."""
+        return replace(self, inputs=self.inputs[picked], labels=self.labels[picked])
+
+
+def infer(problem: Problem, settings: FitSettings) -> tuple[Weights, list[StepInfo]]:
+    """Run the engine of `settings`. Infos are empty but for one-step engines.
+
+    Raises:
+        UserError: a covariance that does not fit, or options that exclude each other.
+    """
+    head = problem.head
+    if settings.engine == "zero_shot":
+        return Point(head.prior_mean), []
+    if settings.engine == "vi":
+        family = settings.family
+        return variational(problem.model, head, problem.inputs, problem.labels, family, settings.seed), []
+    if settings.engine == "nuts":
+        return nuts(problem.model, head, problem.inputs, problem.labels, settings.seed), []
+    design = head.design(problem.inputs)
+    if settings.engine == "ekf":
+        _check_memory(head, settings)
+        return _filter(head, design, problem.labels, settings)
+    solved = mode_problem(design, problem.labels, head.prior_mean, head.prior_variance)
+    mode = weights_of(solved, find_mode(solved)).to(design)
+    if settings.engine == "map":
+        return Point(mode), []
+    _check_memory(head, settings)
+    return laplace(settings.family, design, problem.labels, mode, head.prior_variance), []
+
+
+def held_out(problem: Problem, settings: FitSettings) -> HeldOut | None:
+    """Prior variance -> moments of each support row's logits without its fold; None at one shot.
+
+    Closed form for map, laplace and a class-block or full ekf; refits of two folds for the others.
+    """
+    folds = balanced_folds(problem.labels, MOST_FOLDS)
+    if not folds:
+        return None
+    if settings.engine in ("vi", "nuts") or settings.family == "diagonal":
+        return _refitted(problem, settings)
+    head = problem.head
+    prepared = mode_problem(head.design(problem.inputs), problem.labels, head.prior_mean, head.prior_variance)
+    if settings.engine == "ekf":
+        return _filtered_folds(prepared, settings, folds)
+    return _mode_folds(prepared, folds)
+
+
+def _filter(
+    head: LinearHead, design: Tensor, labels: Tensor, settings: FitSettings
+) -> tuple[Belief, list[StepInfo]]:
+    state = kalman.init(head.prior_mean, head.prior_variance, settings.family)
+    order = batches(labels, len(head.prior_mean), settings.order, settings.batch_size, settings.seed)
+    data = [Batch(design[rows], labels[rows]) for rows in order]
+    rule = find_rule(settings.update_rule)
+    state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
+    return state.belief, infos
+
+
+def _mode_folds(prepared: ModeProblem, folds: list[Tensor]) -> HeldOut:
+    """Folds of the mode: sites are the curvature p (1 − p) and residual y − p there."""
+    start: Tensor | None = None
+
+    def at(prior_variance: float) -> tuple[Tensor, Tensor]:
+        nonlocal start
+        problem = rescaled(prepared, prior_variance)
+        start = find_mode(problem, start, TUNING_TOLERANCE)
+        logits = logits_of(problem, start)
+        probabilities = logits.softmax(-1)
+        residual = observation.one_hot(problem.labels, logits) - probabilities
+        own = probabilities * (1 - probabilities)
+        return cavity_moments(problem.design, problem.variance, logits, own, residual, folds)
+
+    return at
+
+
+def _filtered_folds(prepared: ModeProblem, settings: FitSettings, folds: list[Tensor]) -> HeldOut:
+    """Folds of the filter: its own per-row sites, filtered in the span of the support set."""
+    settings = replace(settings, covariance="class_block")
+    order = batches(prepared.labels, len(prepared.mean), settings.order, settings.batch_size, settings.seed)
+    rule, axes = find_rule(settings.update_rule), prepared.design.to(settings.torch_dtype)
+
+    def at(prior_variance: float) -> tuple[Tensor, Tensor]:
+        problem = rescaled(prepared, prior_variance)
+        still = axes.new_zeros(len(problem.mean), axes.shape[1])
+        state = kalman.init(still, torch.full_like(still, prior_variance), "class_block")
+        data = [Batch(axes[rows], problem.labels[rows], problem.prior_logits[rows]) for rows in order]
+        state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
+        rows = torch.cat(order)
+        precision, linear = torch.empty_like(problem.prior_logits), torch.empty_like(problem.prior_logits)
+        precision[rows] = torch.cat([info.change.curvature for info in infos])
+        linear[rows] = torch.cat([info.change.linear for info in infos])
+        logits = problem.prior_logits + problem.design @ state.belief.mean.double().mT
+        residual = linear - precision * logits
+        return cavity_moments(problem.design, problem.variance, logits, precision, residual, folds)
+
+    return at
+
+
+def _refitted(problem: Problem, settings: FitSettings) -> HeldOut:
+    """Folds by fitting the rest: exact for what the engine does, and slower."""
+    folds = balanced_folds(problem.labels, MOST_REFITS)
+    everything = torch.arange(len(problem.labels))
+
+    def at(prior_variance: float) -> tuple[Tensor, Tensor]:
+        classes = len(problem.model.class_names)
+        mean = problem.inputs.new_empty(len(everything), classes)
+        variance = torch.empty_like(mean)
+        for fold in folds:
+            kept = everything[~torch.isin(everything, fold)]
+            part = problem.at(prior_variance).rows(kept)
+            weights, _ = infer(part, settings)
+            mean[fold], variance[fold] = weights.logit_moments(part.head.design(problem.inputs[fold]))
+        return mean.double(), variance.double()
+
+    return at
+
+
+def _check_memory(head: LinearHead, settings: FitSettings) -> None:
+    classes, features = head.prior_mean.shape
+    check_fits(settings.family, classes, features, settings.torch_dtype, settings.device)

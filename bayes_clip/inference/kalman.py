@@ -1,0 +1,174 @@
+"""The Kalman filter over batches: labelled rows become posterior updates, one batch after another.
+
+init(...) -> state, update(state, batch) -> (state, info), run(...) for a whole stream. The state is frozen
+and holds tensors only. A second pass replaces each batch's contribution (its site is taken out before it is
+put in again, as in expectation propagation), so no datum counts twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayes_clip import observation
+from bayes_clip.errors import UserError
+from bayes_clip.gaussian import FAMILIES, Belief, Diagonal
+from bayes_clip.gaussian.belief import Projection
+from bayes_clip.inference.rules import BatchUpdate, Rule
+from bayes_clip.progress import track
+from bayes_clip.state_space import StateSpace
+from bayes_clip.threads import one_thread
+
+SCORE_DRAWS = 128
+STATIC = StateSpace()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """b labelled rows: logits are `offset` + `design` Wᵀ; offset (b, C), none is zero."""
+
+    design: Tensor  # (b, D)
+    labels: Tensor  # (b,)
+    offset: Tensor | None = None  # (b, C)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one batch said: a Gaussian factor in its own logits."""
+
+    matrix: Tensor  # site precision, the Gram's shape
+    linear: Tensor  # (b, C)
+
+
+@dataclass(frozen=True)
+class KalmanState:
+    """The belief after `steps` batches, and the prior it decays to."""
+
+    belief: Belief
+    prior_mean: Tensor  # (C, D)
+    prior_variance: Tensor  # (C, D)
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one update reports; tensors stay on the device, reading one waits for it."""
+
+    rows: int
+    prequential_score: Tensor  # () sum over rows of log p(y | data before the batch), nats, by Monte-Carlo
+    change: BatchUpdate  # the rule's sites, posterior logits, log evidence and iterations
+    seconds: float
+
+
+def init(prior_mean: Tensor, prior_variance: Tensor, covariance: str) -> KalmanState:
+    """The state before any data: the prior N(`prior_mean`, diag `prior_variance`), both (C, D)."""
+    belief = FAMILIES[covariance].from_prior(prior_mean, prior_variance)
+    return KalmanState(belief, prior_mean, prior_variance)
+
+
+def update(
+    state: KalmanState, batch: Batch, rule: Rule, state_space: StateSpace = STATIC
+) -> tuple[KalmanState, StepInfo]:
+    """Propagate one time step (none before the first batch) and condition on the batch."""
+    start = time.perf_counter()
+    belief = state.belief
+    if not state_space.is_static and state.steps > 0:
+        noise = state_space.noise * state.prior_variance
+        belief = belief.diffuse(state.prior_mean, state_space.decay, noise)
+    projection, exact = _project(belief, batch)
+    with one_thread():
+        score = _prequential_score(exact, batch.labels)
+        change = rule(exact.gram, exact.logits, batch.labels, _prior_logit_variance(state, batch))
+    belief = _moved(belief, projection, change.dual, change.downdate)
+    info = StepInfo(len(batch.labels), score, change, time.perf_counter() - start)
+    return replace(state, belief=belief, steps=state.steps + 1), info
+
+
+def take_out(state: KalmanState, batch: Batch, site: Site) -> KalmanState:
+    """The belief without the batch's site: what the other batches say (the cavity)."""
+    projection, exact = _project(state.belief, batch)
+    removal = exact.gram.without(site.matrix)
+    dual = exact.gram.cavity_dual(removal, site.matrix, site.linear, exact.logits)
+    return replace(state, belief=_moved(state.belief, projection, dual, -removal), steps=state.steps - 1)
+
+
+def put_in(state: KalmanState, batch: Batch, rule: Rule) -> tuple[KalmanState, StepInfo, Site]:
+    """`update` of the static model that also returns the batch's site, for `take_out`."""
+    _, exact = _project(state.belief, batch)
+    state, info = update(state, batch, rule)
+    matrix = exact.gram.site_of(info.change.downdate)
+    linear = exact.gram.site_linear(matrix, info.change.logits, info.change.dual)
+    return state, info, Site(matrix, linear)
+
+
+def run(
+    state: KalmanState, data: Sequence[Batch], rule: Rule, state_space: StateSpace = STATIC, passes: int = 1
+) -> tuple[KalmanState, list[StepInfo]]:
+    """Feed the batches in order; each further pass replaces every batch's contribution in turn.
+
+    Returns the last state and the infos of the last pass.
+
+    Raises:
+        UserError: more than one pass with a dynamic state space or the diagonal covariance.
+    """
+    _check_passes(passes, state, state_space)
+    if passes == 1:
+        infos = []
+        for batch in track(data, "Filtering"):
+            state, info = update(state, batch, rule, state_space)
+            infos.append(info)
+        return state, infos
+    sites: dict[int, Site] = {}
+    infos = []
+    for sweep in range(passes):
+        infos = []
+        for index, batch in enumerate(track(data, f"Filtering, pass {sweep + 1} of {passes}")):
+            if index in sites:
+                state = take_out(state, batch, sites[index])
+            state, info, sites[index] = put_in(state, batch, rule)
+            infos.append(info)
+    return state, infos
+
+
+def _check_passes(passes: int, state: KalmanState, state_space: StateSpace) -> None:
+    if passes < 1:
+        raise UserError(f"--passes {passes}: must be at least 1")
+    if passes > 1 and not state_space.is_static:
+        raise UserError("--passes above 1 with --decay or --process-noise: a drifting stream is seen once")
+    if passes > 1 and isinstance(state.belief, Diagonal):
+        raise UserError(
+            "--passes above 1 with --covariance diagonal: it keeps too little to take a batch out again; "
+            "use class_block or full"
+        )
+
+
+def _project(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
+    """The batch seen through the belief, and the same with logits and Gram in float64.
+
+    The small systems are solved in float64 whatever the belief's precision: they decide the sites.
+    """
+    projection = belief.project(batch.design)
+    logits = projection.logits.double()
+    if batch.offset is not None:
+        logits = logits + batch.offset.double()
+    return projection, replace(projection, gram=projection.gram.double(), logits=logits)
+
+
+def _moved(belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor) -> Belief:
+    return belief.condition(projection, dual.to(projection.design), downdate.to(projection.design))
+
+
+def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
+    """Mean prior variance of the batch's logits, a scalar."""
+    return (batch.design.square() @ state.prior_variance.mT).mean().double()
+
+
+def _prequential_score(exact: Projection, labels: Tensor) -> Tensor:
+    """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned."""
+    noise = observation.fixed_noise(SCORE_DRAWS, exact.logits)
+    predicted, _ = exact.gram.expected(exact.logits, exact.gram.deviation(), noise)
+    return predicted.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float64).tiny).log().sum()

@@ -1,0 +1,81 @@
+"""The Laplace engine: the posterior mode, and the Gauss-Newton covariance there.
+
+For a linear head the generalised Gauss-Newton matrix is the Hessian, so the only approximation of `full` is
+the Gaussian itself. `class_block` keeps the diagonal blocks of that covariance; `diagonal` inverts the
+diagonal of the precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bayes_clip import observation
+from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
+from bayes_clip.inference.batches import batches
+from bayes_clip.progress import track
+
+MOST_JOINT_ROWS = 4096
+
+
+def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior_variance: Tensor) -> Belief:
+    """Gaussian at `mode` (C, D) with the curvature of all rows there; `design` (N, D), `labels` (N,).
+
+    The rows' curvature depends on the mode alone; labels only balance the batches of large problems.
+    """
+    probabilities = (design @ mode.mT).double().softmax(-1)
+    if covariance == "diagonal":
+        own = probabilities * (1 - probabilities)
+        precision = 1 / prior_variance.double() + own.mT @ design.double().square()
+        return Diagonal(mode, (1 / precision).to(mode))
+    if covariance == "full":
+        return _full(design, mode, prior_variance, probabilities)
+    if len(design) <= MOST_JOINT_ROWS:
+        return _joint_blocks(design, mode, prior_variance, probabilities)
+    return _streamed_blocks(design, labels, mode, prior_variance, probabilities)
+
+
+def _full(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> Full:
+    curvature = observation.curvature(probabilities)
+    rows = design.double()
+    precision = torch.einsum("nij,nd,ne->idje", curvature, rows, rows).reshape(mode.numel(), mode.numel())
+    precision.diagonal().add_(1 / prior_variance.double().reshape(-1))
+    return Full(mode, torch.cholesky_inverse(torch.linalg.cholesky(precision)).to(mode))
+
+
+def _joint_blocks(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> ClassBlock:
+    """Diagonal blocks of the coupled posterior covariance, exactly.
+
+    The precision is blockdiag(Λ_c) − U Uᵀ with Λ_c = P₀⁻¹ + Φᵀ D_c Φ and U the stacked Φᵀ D_c, so block c of
+    its inverse is Λ_c⁻¹ + Λ_c⁻¹ Φᵀ D_c M⁻¹ D_c Φ Λ_c⁻¹ with M = Σ_c (D_c − D_c Φ Λ_c⁻¹ Φᵀ D_c), (N, N).
+    """
+    rows = design.double()
+    shared = rows.new_zeros(len(rows), len(rows))
+    cross, blocks = [], torch.empty(*mode.shape, mode.shape[1], dtype=mode.dtype, device=mode.device)
+    for index, weight in enumerate(track(probabilities.mT, "Laplace covariance")):
+        precision = (rows.mT * weight) @ rows
+        precision.diagonal().add_(1 / prior_variance[index].double())
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        tied = (inverse @ rows.mT) * weight
+        shared -= (weight[:, None] * rows) @ tied
+        shared.diagonal().add_(weight)
+        blocks[index] = inverse
+        cross.append(tied.to(mode))
+    factor = torch.linalg.cholesky(shared).to(mode)
+    for index, tied in enumerate(cross):
+        half = torch.linalg.solve_triangular(factor, tied.mT, upper=False)
+        blocks[index] += half.mT @ half
+    return ClassBlock(mode, blocks)
+
+
+def _streamed_blocks(
+    design: Tensor, labels: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor
+) -> ClassBlock:
+    """The same batch after batch, projected to its blocks after each: approximate, for many rows."""
+    belief = ClassBlock.from_prior(mode, prior_variance)
+    still = torch.zeros_like(probabilities[:1])
+    for rows in track(batches(labels, len(mode), "balanced", None, seed=0), "Laplace covariance"):
+        projection = belief.project(design[rows])
+        downdate = projection.gram.double().softmax_downdate(probabilities[rows])
+        belief = belief.condition(projection, still.expand(len(rows), -1).to(mode), downdate.to(mode))
+    return belief

@@ -1,0 +1,143 @@
+"""What a model program is, and how one is found by name or by path.
+
+A model program is a Python file that defines one subclass of `AdapterModel`: a prior over weights and logits
+as a function of weights and inputs. The object itself is the Pyro model that every engine reads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pyro
+import torch
+from pyro.distributions import Categorical
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from bayes_clip.errors import UserError, nearest
+from bayes_clip.resources import models_folder
+
+REGISTERED_AS = "bayes_clip.models"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model program knows of its task. C classes, D features."""
+
+    text_features: Tensor  # (C, D) unit rows; zeros where the task has no text
+    class_names: tuple[str, ...]
+    logit_scale: float
+    has_text: bool = True
+
+
+class AdapterModel:
+    """A Pyro model of labels given image features; subclasses define `prior` and `logits`.
+
+    ``model(inputs, labels)`` samples the sites of `prior()`, opens the plate ``data`` over the rows of
+    `inputs` (N, D) and observes ``labels ~ Categorical(logits)``; without labels it draws them.
+    """
+
+    def __init__(self, context: Context, prior_variance: float) -> None:
+        self.context = context
+        self.prior_variance = prior_variance
+        self.text_features = context.text_features
+        self.class_names = context.class_names
+        self.logit_scale = context.logit_scale
+
+    def prior(self) -> dict[str, TorchDistributionMixin]:
+        """Site name -> Gaussian; its event shape is the shape of the weights."""
+        raise NotImplementedError
+
+    def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Logits (..., N, C) for inputs (N, D); broadcasts over leading dimensions of the weights."""
+        raise NotImplementedError
+
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        weights = {name: pyro.sample(name, distribution) for name, distribution in self.prior().items()}
+        with pyro.plate("data", len(inputs), dim=-1):
+            return pyro.sample("labels", Categorical(logits=self.logits(weights, inputs)), obs=labels)
+
+    def __repr__(self) -> str:
+        classes, features = self.text_features.shape
+        return f"{type(self).__name__}({classes} classes, {features} features, v={self.prior_variance:g})"
+
+
+def list_models() -> dict[str, str]:
+    """Name -> first line of the docstring of every model program that ships with the package."""
+    files = sorted(path for path in models_folder().glob("*.py") if not path.stem.startswith("_"))
+    return {path.stem: _summary(path.stem) for path in files}
+
+
+def find_model(name: str) -> type[AdapterModel]:
+    """The model program called `name`, or the one in the file `name` (a path ending in .py).
+
+    Raises:
+        UserError: no such program, a file that does not import, or none or several programs in it.
+    """
+    if name.endswith(".py"):
+        return _program(_load(Path(name)), name)
+    path = models_folder() / f"{name}.py"
+    known = sorted(file.stem for file in models_folder().glob("*.py"))
+    if name not in known:
+        raise UserError(
+            f"--models {name}: no such model program.{nearest(name, known)} Known: {', '.join(known)}; "
+            "or give a path to your own .py file"
+        )
+    return _program(_load(path), name)
+
+
+def _summary(name: str) -> str:
+    return (inspect.getdoc(sys.modules[find_model(name).__module__]) or "").split("\n")[0]
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a file as bayes_clip.models.<stem>, so that nothing generic is ever importable."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such model file; give the path of a .py file or a name from 'bayes-clip models'"
+        )
+    full_name = f"{REGISTERED_AS}.{path.stem}"
+    loaded = sys.modules.get(full_name)
+    if loaded is not None and Path(str(loaded.__file__)).resolve() == path.resolve():
+        return loaded
+    spec = importlib.util.spec_from_file_location(full_name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: cannot be read as Python; give a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[full_name]
+        raise UserError(
+            f"{path}: does not import ({type(error).__name__}: {error}); mend the file"
+        ) from error
+    return module
+
+
+def _program(module: ModuleType, name: str) -> type[AdapterModel]:
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, AdapterModel) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"{name}: defines {len(found)} subclasses of AdapterModel; a model program defines exactly one"
+        )
+    return found[0]
+
+
+def context_of(
+    text_features: Tensor | None, class_names: tuple[str, ...], logit_scale: float, features: int
+) -> Context:
+    """The context of a task; zero text features where there are none."""
+    if text_features is None:
+        text_features = torch.zeros(len(class_names), features)
+        return Context(text_features, class_names, logit_scale, has_text=False)
+    return Context(text_features, class_names, logit_scale)

@@ -1,0 +1,95 @@
+"""What a person may choose about a fit, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bayes_clip.errors import UserError, nearest
+from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES
+from bayes_clip.inference.batches import ORDERS
+from bayes_clip.inference.rules import DEFAULT_RULE, find_rule
+from bayes_clip.predictive import find_predictive
+from bayes_clip.state_space import StateSpace
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One model program under one engine. None means the engine's own default.
+
+    Raises:
+        UserError: an unknown name or a value out of range.
+    """
+
+    model: str = "linear_probe"
+    engine: str = "ekf"
+    covariance: str | None = None
+    rule: str | None = None
+    prior_variance: float | None = None  # None: chosen from the support set
+    predictive: str = "auto"
+    order: str = "balanced"
+    batch_size: int | None = None
+    passes: int = 1
+    decay: float = 1.0
+    process_noise: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UserError(
+                f"--engines {self.engine}: no such engine.{nearest(self.engine, ENGINES)} "
+                f"Known: {', '.join(ENGINES)}"
+            )
+        known = {name for names in ENGINE_COVARIANCES.values() for name in names}
+        if self.covariance is not None and self.covariance not in known:
+            raise UserError(
+                f"--covariance {self.covariance}: no such covariance.{nearest(self.covariance, known)} "
+                f"Known: {', '.join(sorted(known))}"
+            )
+        find_rule(self.update_rule)
+        _ = self.state_space
+        find_predictive(self.predictive)
+        if self.order not in ORDERS:
+            raise UserError(
+                f"--order {self.order}: no such order.{nearest(self.order, ORDERS)} "
+                f"Known: {', '.join(ORDERS)}"
+            )
+        if self.prior_variance is not None and not 0 < self.prior_variance < float("inf"):
+            raise UserError(f"--prior-variance {self.prior_variance:g}: must be a positive number, or auto")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.passes < 1:
+            raise UserError(f"--passes {self.passes}: must be at least 1")
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {self.dtype}: must be float32 or float64")
+
+    @property
+    def update_rule(self) -> str:
+        """Name of the filter's rule: the one asked for, else `expected`."""
+        return DEFAULT_RULE if self.rule is None else self.rule
+
+    @property
+    def state_space(self) -> StateSpace:
+        """The dynamics asked for."""
+        return StateSpace(self.decay, self.process_noise)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch knows it."""
+        return DTYPES[self.dtype]
+
+    @property
+    def family(self) -> str:
+        """The covariance this engine will use: the one asked for where it offers it, else its default.
+
+        Empty for engines without one.
+        """
+        offered = ENGINE_COVARIANCES[self.engine]
+        if not offered:
+            return ""
+        return self.covariance if self.covariance in offered else offered[0]
