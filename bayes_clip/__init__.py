@@ -7,10 +7,15 @@ Names are imported when first used, so that ``import bayes_clip`` and ``bayes-cl
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Threads that spin while they wait make linear algebra 20 to 40 times slower as soon as another process wants
+# the cores; asleep they cost microseconds. Read when torch is first imported; a setting of yours wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from bayes_clip.backbone.encoder import Backbone, load_backbone
@@ -20,19 +25,20 @@ if TYPE_CHECKING:
     from bayes_clip.errors import UserError
     from bayes_clip.evaluation.comparison import compare
     from bayes_clip.evaluation.results import Comparison, Run, summarise
-    from bayes_clip.fit import Fit, fit
+    from bayes_clip.fitting import Fit, fit
     from bayes_clip.model import AdapterModel
     from bayes_clip.posterior import Posterior
     from bayes_clip.predictive import Prediction
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
+    from bayes_clip.storage import load_posterior
 
 _HOMES = {
     "AdapterModel": "bayes_clip.model",
     "Backbone": "bayes_clip.backbone.encoder",
     "Comparison": "bayes_clip.evaluation.results",
     "FeatureFile": "bayes_clip.data.feature_file",
-    "Fit": "bayes_clip.fit",
+    "Fit": "bayes_clip.fitting",
     "FitSettings": "bayes_clip.settings",
     "Posterior": "bayes_clip.posterior",
     "Prediction": "bayes_clip.predictive",
@@ -41,9 +47,10 @@ _HOMES = {
     "UserError": "bayes_clip.errors",
     "compare": "bayes_clip.evaluation.comparison",
     "few_shot": "bayes_clip.data.task",
-    "fit": "bayes_clip.fit",
+    "fit": "bayes_clip.fitting",
     "load_backbone": "bayes_clip.backbone.encoder",
     "load_input": "bayes_clip.data.resolve",
+    "load_posterior": "bayes_clip.storage",
     "load_task": "bayes_clip.data.resolve",
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",
@@ -67,6 +74,7 @@ __all__ = [
     "fit",
     "load_backbone",
     "load_input",
+    "load_posterior",
     "load_task",
     "make_task",
     "summarise",

@@ -5,6 +5,7 @@ The library is imported inside the commands, so that help comes without loading 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, NoReturn, TextIO
@@ -73,6 +74,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     Errors are one line on standard error; with ``--debug`` the traceback instead.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # Read by OpenMP when PyTorch loads: spinning threads are twenty times slower where others use the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = _show_warning
     try:
         status = app(args=arguments, prog_name="bayes-clip", standalone_mode=False)

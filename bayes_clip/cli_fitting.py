@@ -120,7 +120,7 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
-    from bayes_clip.fit import fit as run
+    from bayes_clip.fitting import fit as run
     from bayes_clip.settings import FitSettings
 
     settings = FitSettings(

@@ -34,7 +34,7 @@ def predict(
     from bayes_clip.data.resolve import load_input
     from bayes_clip.evaluation.holdout import load_held_out
     from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
-    from bayes_clip.posterior import load_posterior
+    from bayes_clip.storage import load_posterior
 
     known, held_out = load_posterior(posterior), load_held_out(posterior)
     rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
@@ -69,7 +69,7 @@ def evaluate(
     from bayes_clip.evaluation.comparison import score_posterior
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import check_backbone
-    from bayes_clip.posterior import load_posterior
+    from bayes_clip.storage import load_posterior
     from bayes_clip.report.write import check_writable, write_comparison
 
     if out is not None:

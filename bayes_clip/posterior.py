@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,6 +159,12 @@ class Posterior(AutoContinuous):
         if broken.any():
             raise UserError(f"features row {int(broken.nonzero()[0])} is zero, NaN or infinite; drop it")
         return rows / norms
+
+    def save(self, folder: Path | str) -> None:
+        """Write it to a folder that `load_posterior` reads (safetensors and JSON)."""
+        from bayes_clip.storage import save_posterior
+
+        save_posterior(self, folder)
 
     def __repr__(self) -> str:
         source = self.source

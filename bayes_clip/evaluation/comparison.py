@@ -13,7 +13,7 @@ from torch import Tensor
 from bayes_clip.data.task import Task, few_shot
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.evaluation.results import Comparison, Run, score
-from bayes_clip.fit import Fit, FitSettings, fit
+from bayes_clip.fitting import Fit, FitSettings, fit
 from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
 from bayes_clip.model import find_model, list_models
 from bayes_clip.posterior import Posterior

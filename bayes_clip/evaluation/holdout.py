@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from bayes_clip.data.task import Task
 from bayes_clip.evaluation.metrics import confidence_and_correct
 from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
-from bayes_clip.fit import fit
+from bayes_clip.fitting import fit
 from bayes_clip.inference.batches import balanced_folds
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track

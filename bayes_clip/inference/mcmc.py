@@ -37,7 +37,7 @@ def nuts(model: AdapterModel, head: LinearHead, inputs: Tensor, labels: Tensor, 
         )
     if weights > SLOW_ABOVE:
         log.warning("engine nuts: %s weights; this takes minutes, not seconds", f"{weights:,}")
-    start = init_to_value(values={head.site: head.prior_mean})
+    start = init_to_value(values={head.site: head.prior_mean.clone()})
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), pyro.validation_enabled(False):
         pyro.set_rng_seed(seed)
         kernel = NUTS(model, init_strategy=start)

@@ -19,10 +19,10 @@ from bayes_clip.inference.head import LinearHead
 from bayes_clip.model import AdapterModel
 from bayes_clip.progress import track
 
-STEPS = 800
+STEPS = 500
 FINAL_RATE = 0.05  # of the first learning rate, reached geometrically at the last step
 RANK = 10
-STEP_PER_DEVIATION = 0.1
+STEP_PER_DEVIATION = 0.03
 SCALE_STEP = 0.03
 START_SCALE = 0.3  # of the prior standard deviation
 
@@ -33,10 +33,10 @@ def variational(
     """Maximise the ELBO over Gaussians with a diagonal or (rank 10) low-rank covariance.
 
     The guide starts at the prior mean with 0.3 of the prior's width. Steps are in units of the prior
-    standard deviation, 800 of them with one draw each; the answer depends on `seed`.
+    standard deviation, 500 of them with one draw each; the answer depends on `seed`.
     """
     deviation = float(head.prior_variance.mean().sqrt())
-    start = init_to_value(values={head.site: head.prior_mean})
+    start = init_to_value(values={head.site: head.prior_mean.clone()})
 
     def rates(name: str) -> dict[Any, Any]:
         rate = SCALE_STEP if "scale" in name else STEP_PER_DEVIATION * deviation
