@@ -5,7 +5,6 @@ The library is imported inside the commands, so that help comes without loading 
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import Annotated, NoReturn, TextIO
@@ -17,6 +16,8 @@ from bayes_clip.cli_fitting import compare, fit
 from bayes_clip.cli_tables import complain, line, listing, show
 from bayes_clip.cli_using import evaluate, features, predict
 from bayes_clip.errors import UserError
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="bayes-clip",
@@ -74,14 +75,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     Errors are one line on standard error; with ``--debug`` the traceback instead.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    # Read by OpenMP when PyTorch loads: spinning threads are twenty times slower where others use the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = _show_warning
     try:
         status = app(args=arguments, prog_name="bayes-clip", standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        complain("stopped")
-        sys.exit(130)
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -89,6 +85,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         hint = "" if foreseen else f"; this is a fault of the program ({type(error).__name__}); see --debug"
         complain(_one_line(error) + hint)
         sys.exit(2 if foreseen else 1)
+    if status == INTERRUPTED:
+        complain("stopped")
     sys.exit(status or 0)
 
 

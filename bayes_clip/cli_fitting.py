@@ -120,12 +120,15 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
+    from bayes_clip.evaluation.holdout import hold_out, save_with_held_out
     from bayes_clip.fitting import fit as run
     from bayes_clip.settings import FitSettings
+    from bayes_clip.storage import check_posterior_folder
 
+    check_posterior_folder(out)
     settings = FitSettings(
-        model=model,
-        engine=engine,
+        model=values.one(model, "--model"),
+        engine=values.one(engine, "--engine"),
         covariance=covariance,
         rule=rule,
         prior_variance=values.prior_variance(prior_variance),
@@ -143,5 +146,6 @@ def fit(
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
     fitted = run(drawn, settings)
-    fitted.posterior.save(out)
+    save_with_held_out(fitted.posterior, hold_out(drawn, fitted.posterior), out)
+    tables.line(f"{fitted} in {out}")
     tables.notes(drawn.notes)

@@ -69,8 +69,8 @@ def evaluate(
     from bayes_clip.evaluation.comparison import score_posterior
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import check_backbone
-    from bayes_clip.storage import load_posterior
     from bayes_clip.report.write import check_writable, write_comparison
+    from bayes_clip.storage import load_posterior
 
     if out is not None:
         check_writable(out)

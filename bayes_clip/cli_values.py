@@ -68,11 +68,19 @@ def prior_variance(text: str) -> float | None:
 
 
 def encoder(backbone: str | None, pretrained: str | None, device: str) -> Backbone | None:
-    """The backbone asked for; None where none is, so that it is loaded only if a task needs it."""
-    from bayes_clip.backbone.encoder import load_backbone
+    """The backbone asked for; None where none is, so that it is loaded only if a task needs it.
 
+    Raises:
+        UserError: weights without a model, a device that is not there, or what `load_backbone` refuses.
+    """
     if backbone is None and pretrained is not None:
         raise UserError(
             f"--pretrained {pretrained}: of which model? add --backbone, such as --backbone ViT-B-32"
         )
+    if backbone is None and device == "cpu":
+        return None
+    from bayes_clip.backbone.encoder import load_backbone  # takes seconds
+    from bayes_clip.backbone.factory import check_device
+
+    check_device(device)
     return None if backbone is None else load_backbone(backbone, pretrained, device)

@@ -213,11 +213,14 @@ BAD_TASKS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "infinite": (with_entry("query_features", (5, 0), np.inf), ("query_features", "row 5")),
     "zero row": (with_entry("query_features", 7, 0.0), ("query_features", "row 7")),
     "wrong dimension": ({"query_features": np.ones((30, DIMENSION + 1))}, ("query_features", "9", "8")),
-    "label too large": (with_entry("support_labels", 0, 9), ("support_labels", "row 0", "9")),
-    "label no integer": (with_entry("support_labels", 2, 0.5), ("support_labels", "row 2")),
+    "label too large": ({"support_labels": np.arange(18)}, ("support_labels", "row 3", "3")),
+    "label no integer": (with_entry("support_labels", 2, 0.5), ("support_labels", "row 2", "integer")),
     "text for other classes": ({"text_features": np.eye(4, DIMENSION)}, ("text_features", "4", "3")),
     "one class": ({"support_labels": np.zeros(18, int), "query_labels": np.zeros(30, int)}, ("class",)),
-    "query class unseen": ({"support_labels": np.repeat([0, 1], 9)}, ("class",)),
+    "query class unseen": (
+        {"support_labels": np.repeat([0, 1], 9), "text_features": None},
+        ("query_labels", "'cat'"),
+    ),
     "nothing in it": ({"support_features": np.ones((0, DIMENSION)), "support_labels": np.ones(0, int)}, ()),
 }
 

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from bayes_clip.data.arrays import written_whole
 from bayes_clip.data.task import Task
+from bayes_clip.errors import UserError
 from bayes_clip.evaluation.metrics import confidence_and_correct
 from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
 from bayes_clip.fitting import fit
 from bayes_clip.inference.batches import balanced_folds
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
+from bayes_clip.storage import check_posterior_folder
 
 FILE_NAME = "held_out.safetensors"
 MOST_FOLDS = 4  # each costs a fit; with more, each fit is closer to the final one
@@ -71,16 +75,35 @@ def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
     return HeldOut(novelty, confidence, correct)
 
 
-def save_held_out(held_out: HeldOut, folder: Path) -> None:
-    """Write it into a posterior's folder."""
-    arrays = {name: np.ascontiguousarray(values) for name, values in vars(held_out).items()}
-    save_file(arrays, folder / FILE_NAME)
+def save_with_held_out(posterior: Posterior, held_out: HeldOut | None, folder: Path) -> None:
+    """Save `posterior` into `folder` and what was held out beside it; nothing of an earlier one stays.
+
+    Raises:
+        UserError: the folder cannot be written to, is a file, or holds something else.
+    """
+    check_posterior_folder(folder)
+    path = folder / FILE_NAME
+    path.unlink(missing_ok=True)  # first, so that a posterior never stands beside the yardstick of another
+    posterior.save(folder)
+    if held_out is not None:
+        arrays = {name: np.ascontiguousarray(values) for name, values in vars(held_out).items()}
+        with written_whole(path) as temporary:
+            save_file(arrays, temporary)
 
 
 def load_held_out(folder: Path) -> HeldOut | None:
-    """Read it from a posterior's folder; None where nothing could be held out."""
+    """Read it from a posterior's folder; None where nothing could be held out.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = folder / FILE_NAME
-    return HeldOut(**load_file(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return HeldOut(**load_file(path))
+    except (SafetensorError, TypeError) as error:
+        raise UserError(f"{path}: was truncated or changed ({error}); fit again") from error
 
 
 def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:
