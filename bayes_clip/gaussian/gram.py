@@ -28,8 +28,8 @@ class BlockGram:
     blocks: Tensor
 
     def double(self) -> BlockGram:
-        """The same in float64."""
-        return BlockGram(self.blocks.double())
+        """The same in float64, symmetric to the last bit."""
+        return BlockGram(_symmetric(self.blocks.double()))
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
@@ -144,8 +144,8 @@ class DenseGram:
     classes: int
 
     def double(self) -> DenseGram:
-        """The same in float64."""
-        return DenseGram(self.matrix.double(), self.classes)
+        """The same in float64, symmetric to the last bit."""
+        return DenseGram(_symmetric(self.matrix.double()), self.classes)
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""

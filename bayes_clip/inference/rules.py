@@ -25,6 +25,7 @@ from bayes_clip.errors import UserError, nearest
 from bayes_clip.gaussian.gram import Gram
 
 NEWTON_TOLERANCE = 1e-10
+START_TOLERANCE = 1e-2
 NEWTON_STEPS = 100
 FIXED_POINT_TOLERANCE = 1e-3
 FIXED_POINT_STEPS = 60
@@ -64,43 +65,34 @@ def plain(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: T
 
 def iterated(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
     """The batch's mode with the prior fixed, by damped Newton steps to a gradient of 1e-10."""
-    dual, excess = torch.zeros_like(predicted), torch.zeros_like(predicted)
-    objective = _objective(predicted, labels, dual, excess)
-    steps = 0
-    while steps < NEWTON_STEPS:
-        residual = observation.residual(predicted + excess, labels)
-        if (dual - residual).abs().max() < NEWTON_TOLERANCE:
-            break
-        target = gram.newton((predicted + excess).softmax(-1), excess, residual)
-        direction, change = target - dual, gram.times(target - dual)
-        dual, excess, objective = _line_search(predicted, labels, dual, excess, direction, change, objective)
-        steps += 1
-    return _modal(gram, predicted, labels, dual, (predicted + gram.times(dual)).softmax(-1), steps)
+    dual, excess, steps = _mode(gram, predicted, labels, NEWTON_TOLERANCE)
+    return _modal(gram, predicted, labels, dual, (predicted + excess).softmax(-1), steps)
 
 
 def expected(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
     """The variational fixed point: curvature and residual averaged over the batch's posterior logits.
 
-    Expectations by 128 fixed antithetic draws (Monte-Carlo error about 1 % of a site); stops when no site
-    moves by 1e-3 or after 60 damped steps. The spread averaged over is the posterior's, shrunk by
-    `spread_fraction`.
+    Starts at the batch's mode, without which saturated predictions send the first steps astray. Expectations
+    by 128 fixed antithetic draws (Monte-Carlo error about 1 % of a site); stops when no site moves by 1e-3 or
+    after 60 damped steps. The spread averaged over is the posterior's, shrunk by `spread_fraction`.
     """
     target = observation.one_hot(labels, predicted)
     noise = observation.fixed_noise(NOISE_DRAWS, predicted)
-    probabilities = predicted.softmax(-1)
-    precision = gram.start(probabilities)
-    linear = gram.site_times(precision, predicted) + target - probabilities
     shrink = spread_fraction(prior_logit_variance) ** 0.5
-    for step in range(1, FIXED_POINT_STEPS + 1):  # noqa: B007 - the count is reported
+    dual, excess, _ = _mode(gram, predicted, labels, START_TOLERANCE)
+    precision = gram.start((predicted + excess).softmax(-1))
+    linear = gram.site_times(precision, predicted + excess) + dual
+    damping, before, step = FIXED_POINT_DAMPING, float("inf"), 0
+    while step < FIXED_POINT_STEPS and before > FIXED_POINT_TOLERANCE:
         dual, deviation = gram.given_sites(precision, linear, predicted)
         logits = predicted + gram.times(dual)
         mean, curvature = gram.expected(logits, shrink * deviation, noise)
-        proposed = gram.site_times(curvature, logits) + target - mean
-        moved = (proposed - linear).abs().max()
-        precision = precision + FIXED_POINT_DAMPING * (curvature - precision)
-        linear = linear + FIXED_POINT_DAMPING * (proposed - linear)
-        if moved < FIXED_POINT_TOLERANCE:
-            break
+        change = gram.site_times(curvature, logits) + target - mean - linear
+        moved = float(change.abs().max())
+        damping = damping / 2 if moved > before else damping
+        precision = precision + damping * (curvature - precision)
+        linear = linear + damping * change
+        before, step = moved, step + 1
     dual, _ = gram.given_sites(precision, linear, predicted)
     logits = predicted + gram.times(dual)
     own = gram.own_class(precision)
@@ -144,6 +136,20 @@ def find_rule(name: str) -> Rule:
     if name not in RULES:
         raise UserError(f"--rule {name}: no such rule.{nearest(name, RULES)} Known: {', '.join(RULES)}")
     return RULES[name]
+
+
+def _mode(gram: Gram, predicted: Tensor, labels: Tensor, tolerance: float) -> tuple[Tensor, Tensor, int]:
+    """Dual and excess z − z₀ (b, C) of the batch's mode, and the Newton steps it took."""
+    dual, excess = torch.zeros_like(predicted), torch.zeros_like(predicted)
+    objective = _objective(predicted, labels, dual, excess)
+    for step in range(NEWTON_STEPS):
+        residual = observation.residual(predicted + excess, labels)
+        if (dual - residual).abs().max() < tolerance:
+            return dual, excess, step
+        target = gram.newton((predicted + excess).softmax(-1), excess, residual)
+        direction, change = target - dual, gram.times(target - dual)
+        dual, excess, objective = _line_search(predicted, labels, dual, excess, direction, change, objective)
+    return dual, excess, NEWTON_STEPS
 
 
 def _modal(
