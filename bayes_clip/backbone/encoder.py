@@ -108,7 +108,8 @@ class Backbone:
         return [] if self.vocabulary is None else pocket.unknown_words(prompts, self.vocabulary)
 
     def _encode_batch(self, batch: list[Tensor]) -> Tensor:
-        pixels = torch.stack(batch).to(self.device)
+        # channels last: convolutions read the channels of a pixel together
+        pixels = torch.stack(batch).to(self.device, memory_format=torch.channels_last)
         return self.model.encode_image(pixels, normalize=False).float().cpu()
 
     def _sized(self, image: Image.Image) -> Image.Image:

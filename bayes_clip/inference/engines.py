@@ -23,14 +23,16 @@ from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_problem, rescaled, weights_of
 from bayes_clip.inference.rules import find_rule
-from bayes_clip.inference.variational import variational
+from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
 from bayes_clip.settings import FitSettings
+from bayes_clip.threads import one_thread
 from bayes_clip.tuning import MOST_FOLDS, HeldOut
 
 Weights = Belief | Point | Draws | LowRank
 TUNING_TOLERANCE = 1e-8  # Newton decrement in nats: far below what folds can tell
-MOST_REFITS = 2  # folds that are really refitted, for engines without a closed form
+REFIT_BELOW = 1_000_000  # weights times rows: up to here folds are really refitted
+MOST_REFITS = 2  # folds for engines without a closed form, at any size
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Problem:
         return replace(self, inputs=self.inputs[picked], labels=self.labels[picked])
 
 
-def infer(problem: Problem, settings: FitSettings) -> tuple[Weights, list[StepInfo]]:
-    """Run the engine of `settings`. Infos are empty but for one-step engines.
+def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple[Weights, list[StepInfo]]:
+    """Run the engine of `settings`; a `draft` takes fewer gradient steps. Infos are of the filter's batches.
 
     Raises:
         UserError: a covariance that does not fit, or options that exclude each other.
@@ -71,8 +73,9 @@ def infer(problem: Problem, settings: FitSettings) -> tuple[Weights, list[StepIn
     if settings.engine == "zero_shot":
         return Point(head.prior_mean), []
     if settings.engine == "vi":
-        family = settings.family
-        return variational(problem.model, head, problem.inputs, problem.labels, family, settings.seed), []
+        steps = DRAFT_STEPS if draft else STEPS
+        data = (problem.inputs, problem.labels)
+        return variational(problem.model, head, *data, settings.family, settings.seed, steps), []
     if settings.engine == "nuts":
         return nuts(problem.model, head, problem.inputs, problem.labels, settings.seed), []
     design = head.design(problem.inputs)
@@ -80,7 +83,8 @@ def infer(problem: Problem, settings: FitSettings) -> tuple[Weights, list[StepIn
         _check_memory(head, settings)
         return _filter(head, design, problem.labels, settings)
     solved = mode_problem(design, problem.labels, head.prior_mean, head.prior_variance)
-    mode = weights_of(solved, find_mode(solved)).to(design)
+    with one_thread(solved.design.numel() * len(solved.mean)):
+        mode = weights_of(solved, find_mode(solved)).to(design)
     if settings.engine == "map":
         return Point(mode), []
     _check_memory(head, settings)
@@ -90,14 +94,18 @@ def infer(problem: Problem, settings: FitSettings) -> tuple[Weights, list[StepIn
 def held_out(problem: Problem, settings: FitSettings) -> HeldOut | None:
     """Prior variance -> moments of each support row's logits without its fold; None at one shot.
 
-    Closed form for map, laplace and a class-block or full ekf; refits of two folds for the others.
+    Small problems are refitted without each fold: there a fold is a large part of what is known, and the
+    closed form, which keeps the other rows' sites, is too pessimistic. Larger ones take the closed form (map,
+    laplace, and ekf by its class-block sites); what has none (vi, diagonal) refits two folds.
     """
     folds = balanced_folds(problem.labels, MOST_FOLDS)
     if not folds:
         return None
-    if settings.engine in ("vi", "nuts") or settings.family == "diagonal":
-        return _refitted(problem, settings)
+    if settings.engine == "vi" or settings.family == "diagonal":
+        return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))
     head = problem.head
+    if head.prior_mean.numel() * len(problem.labels) <= REFIT_BELOW:
+        return _refitted(problem, settings, folds)
     prepared = mode_problem(head.design(problem.inputs), problem.labels, head.prior_mean, head.prior_variance)
     if settings.engine == "ekf":
         return _filtered_folds(prepared, settings, folds)
@@ -122,7 +130,8 @@ def _mode_folds(prepared: ModeProblem, folds: list[Tensor]) -> HeldOut:
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
         nonlocal start
         problem = rescaled(prepared, prior_variance)
-        start = find_mode(problem, start, TUNING_TOLERANCE)
+        with one_thread(problem.design.numel() * len(problem.mean)):
+            start = find_mode(problem, start, TUNING_TOLERANCE)
         logits = logits_of(problem, start)
         probabilities = logits.softmax(-1)
         residual = observation.one_hot(problem.labels, logits) - probabilities
@@ -155,9 +164,8 @@ def _filtered_folds(prepared: ModeProblem, settings: FitSettings, folds: list[Te
     return at
 
 
-def _refitted(problem: Problem, settings: FitSettings) -> HeldOut:
+def _refitted(problem: Problem, settings: FitSettings, folds: list[Tensor]) -> HeldOut:
     """Folds by fitting the rest: exact for what the engine does, and slower."""
-    folds = balanced_folds(problem.labels, MOST_REFITS)
     everything = torch.arange(len(problem.labels))
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
@@ -167,7 +175,7 @@ def _refitted(problem: Problem, settings: FitSettings) -> HeldOut:
         for fold in folds:
             kept = everything[~torch.isin(everything, fold)]
             part = problem.at(prior_variance).rows(kept)
-            weights, _ = infer(part, settings)
+            weights, _ = infer(part, settings, draft=True)
             mean[fold], variance[fold] = weights.logit_moments(part.head.design(problem.inputs[fold]))
         return mean.double(), variance.double()
 

@@ -14,6 +14,7 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian.point import Draws
 from bayes_clip.inference.head import LinearHead
 from bayes_clip.model import AdapterModel
+from bayes_clip.threads import one_thread
 
 DRAWS = 300
 WARMUP = 300
@@ -38,7 +39,12 @@ def nuts(model: AdapterModel, head: LinearHead, inputs: Tensor, labels: Tensor, 
     if weights > SLOW_ABOVE:
         log.warning("engine nuts: %s weights; this takes minutes, not seconds", f"{weights:,}")
     start = init_to_value(values={head.site: head.prior_mean.clone()})
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), pyro.validation_enabled(False):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+        pyro.validation_enabled(False),
+        one_thread(len(inputs) * weights),
+    ):
         pyro.set_rng_seed(seed)
         kernel = NUTS(model, init_strategy=start)
         chain = MCMC(kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True)

@@ -18,8 +18,10 @@ from bayes_clip.gaussian.point import LowRank
 from bayes_clip.inference.head import LinearHead
 from bayes_clip.model import AdapterModel
 from bayes_clip.progress import track
+from bayes_clip.threads import one_thread
 
 STEPS = 500
+DRAFT_STEPS = 200  # enough to compare prior variances by
 FINAL_RATE = 0.05  # of the first learning rate, reached geometrically at the last step
 RANK = 10
 STEP_PER_DEVIATION = 0.03
@@ -28,21 +30,27 @@ START_SCALE = 0.3  # of the prior standard deviation
 
 
 def variational(
-    model: AdapterModel, head: LinearHead, inputs: Tensor, labels: Tensor, covariance: str, seed: int
+    model: AdapterModel,
+    head: LinearHead,
+    inputs: Tensor,
+    labels: Tensor,
+    covariance: str,
+    seed: int,
+    steps: int = STEPS,
 ) -> Diagonal | LowRank:
     """Maximise the ELBO over Gaussians with a diagonal or (rank 10) low-rank covariance.
 
     The guide starts at the prior mean with 0.3 of the prior's width. Steps are in units of the prior
-    standard deviation, 500 of them with one draw each; the answer depends on `seed`.
+    standard deviation, with one draw each; the answer depends on `seed`.
     """
     deviation = float(head.prior_variance.mean().sqrt())
     start = init_to_value(values={head.site: head.prior_mean.clone()})
 
     def rates(name: str) -> dict[Any, Any]:
         rate = SCALE_STEP if "scale" in name else STEP_PER_DEVIATION * deviation
-        return {"lr": rate, "lrd": FINAL_RATE ** (1 / STEPS)}
+        return {"lr": rate, "lrd": FINAL_RATE ** (1 / steps)}
 
-    with _own_world(seed):
+    with _own_world(seed), one_thread(len(inputs) * head.prior_mean.numel()):
         guide: AutoNormal | AutoLowRankMultivariateNormal
         if covariance == "low_rank":
             guide = AutoLowRankMultivariateNormal(model, start, START_SCALE * deviation, rank=RANK)
@@ -50,7 +58,7 @@ def variational(
             guide = AutoNormal(model, init_loc_fn=start, init_scale=START_SCALE * deviation)
         optimizer = ClippedAdam(cast(dict[Any, Any], rates))  # Pyro takes a function of the name too
         svi = SVI(model, guide, optimizer, Trace_ELBO())
-        for _ in track(range(STEPS), "Variational inference"):
+        for _ in track(range(steps), "Variational inference"):
             svi.step(inputs, labels)
         if isinstance(guide, AutoLowRankMultivariateNormal):
             return _low_rank(guide, head)
