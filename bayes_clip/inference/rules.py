@@ -88,8 +88,8 @@ def expected(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance
         logits = predicted + gram.times(dual)
         mean, curvature = gram.expected(logits, shrink * deviation, noise)
         change = gram.site_times(curvature, logits) + target - mean - linear
-        # Seen from the prediction, so that an offset common to all logits does not decide when to stop.
-        moved = float((change - gram.site_times(curvature - precision, predicted)).abs().max())
+        # Gradient at the posterior mean, and precision: an offset common to all logits changes neither.
+        moved = float(torch.maximum((target - mean - dual).abs().max(), (curvature - precision).abs().max()))
         damping = damping / 2 if moved > before else damping
         precision = precision + damping * (curvature - precision)
         linear = linear + damping * change
