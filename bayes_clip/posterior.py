@@ -63,7 +63,9 @@ class Posterior(AutoContinuous):
         probe = torch.zeros(1, model.text_features.shape[1]).to(like)
         self._head = linear_head(model, like)
         # The prototype needs the labels to be observed: Pyro's guides take no discrete latent.
-        self._setup_prototype(probe, torch.zeros(1, dtype=torch.long, device=like.device))
+        # It draws weights; the caller's random numbers stay where they were.
+        with torch.random.fork_rng(devices=[]):
+            self._setup_prototype(probe, torch.zeros(1, dtype=torch.long, device=like.device))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> TorchDistribution:
         """The distribution over the flat weights, classes outermost, (C D,)."""

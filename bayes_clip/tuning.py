@@ -20,11 +20,11 @@ from bayes_clip.predictive import closed_form
 # The covariance scales tried for the closed-form predictive; 0 is plug-in.
 COVARIANCE_SCALES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 STEP = 10**0.5  # between prior variances
-LOWEST, HIGHEST = 0.3, 3e5  # prior variance of a logit
+LOWEST, HIGHEST = 0.3, 1e6  # prior variance of a logit
 HYPER_WIDTH = math.log(10)  # standard deviation of log s² v
 # Where the hyper-prior is centred. Averaging rules want a narrower prior than the mode does.
 CENTRES = {"map": 100.0, "laplace": 100.0, "iterated": 100.0, "expected": 30.0, "plain": 10.0, "vi": 10.0}
-WITHOUT_TEXT = 10.0  # a prior mean of zero wants a prior this much wider
+WITHOUT_TEXT = 100.0  # a prior mean of zero wants a prior this much wider
 MOST_FOLDS = 8
 
 # prior variance -> mean and variance (N, C) of each support row's logits without its fold

@@ -45,7 +45,7 @@ def nuts(model: AdapterModel, head: LinearHead, inputs: Tensor, labels: Tensor, 
         pyro.validation_enabled(False),
         one_thread(len(inputs) * weights),
     ):
-        pyro.set_rng_seed(seed)
+        torch.manual_seed(seed)  # Pyro's own would reseed numpy and random for good
         kernel = NUTS(model, init_strategy=start)
         chain = MCMC(kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True)
         chain.run(inputs, labels)

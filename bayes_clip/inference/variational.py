@@ -76,7 +76,7 @@ def _own_world(seed: int) -> Iterator[None]:
         torch.enable_grad(),
         pyro.validation_enabled(False),
     ):
-        pyro.set_rng_seed(seed)
+        torch.manual_seed(seed)  # Pyro's own would reseed numpy and random for good
         yield
 
 
