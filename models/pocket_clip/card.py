@@ -36,6 +36,24 @@ def _head_table(heads: dict[str, Any], zero_shot: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def _adaptation(scores: dict[str, dict[str, float]]) -> list[str]:
+    def spread(name: str) -> str:
+        row = scores[name]
+        return f"{100 * row['mean']:.1f} ± {100 * row['standard_deviation']:.1f} %"
+
+    def least(name: str) -> str:
+        return f"least {100 * scores[name]['least']:.1f}"
+
+    return [
+        "bayes_clip's default fit with four labels a class on upright real digits (the same five draws): "
+        f"{spread('features')}.",
+        f"Zero-shot on the same rows {spread('zero_shot')}, the same head on raw pixels {spread('pixels')}.",
+        f"Gain by draw over zero-shot {spread('gain_over_zero_shot')} ({least('gain_over_zero_shot')}),",
+        f"over pixels {spread('gain_over_pixels')} ({least('gain_over_pixels')}).",
+        "",
+    ]
+
+
 def measured_tables(measurements: dict[str, Any]) -> str:
     """The tables as Markdown."""
     digits, speed, words = measurements["digits"], measurements["speed"], measurements["words"]
@@ -46,6 +64,7 @@ def measured_tables(measurements: dict[str, Any]) -> str:
         "deviation over 5 draws of the support set; everything not drawn is the query set):",
         "",
         *_head_table(digits["linear_head"], digits["zero_shot"]),
+        *_adaptation(digits["adapted_4_shot"]),
         *_zero_shot_table(measurements["rendered"], "freshly rendered pictures, zero-shot"),
         f"Vocabulary: {words['words']} words. Two words it never saw ('cat', 'dog') have cosine "
         f"{words['cosine_of_cat_and_dog']:.3f}. Logit scale {measurements['logit_scale']:.1f}.",

@@ -28,6 +28,7 @@ from bayes_clip.data.rendered_shapes import (
     render_shapes_task,
 )
 
+from .adaptation import measure_adaptation
 from .card import write_card
 from .render.dataset import TRAINING_COMBINATIONS
 from .render.glyphs import ALPHABET, render_glyph
@@ -111,7 +112,10 @@ def measure_digits(backbone: Backbone) -> dict[str, Any]:
         }
         for name in VARIANTS
     }
-    return {"zero_shot": zero, "prompts": prompts, "linear_head": heads}
+    supports = [draw_support(labels, 4, seed) for seed in SEEDS]
+    pixels = block_levels(pictures["upright"])
+    adapted = measure_adaptation(backbone, features["upright"], pixels, labels, supports)
+    return {"zero_shot": zero, "prompts": prompts, "linear_head": heads, "adapted_4_shot": adapted}
 
 
 def block_levels(images: np.ndarray) -> np.ndarray:

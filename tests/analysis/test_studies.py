@@ -1,0 +1,50 @@
+"""The studies run on a small task, and say what the identities of the filter demand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import bayes_clip as bc
+
+ANALYSIS = Path(__file__).parents[2] / "analysis"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"analysis_{name}", ANALYSIS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def task() -> bc.Task:
+    generator = torch.Generator().manual_seed(3)
+    text = torch.nn.functional.normalize(torch.randn(4, 12, generator=generator), dim=-1)
+    labels = torch.arange(4).repeat(8)
+    rows = text[labels] + 0.4 * torch.randn(32, 12, generator=generator)
+    return bc.make_task(
+        "small", rows[:16], labels[:16], rows[16:], labels[16:], text_features=text, logit_scale=20.0
+    )
+
+
+def test_filter_against_map_is_the_mode_at_one_shot(task: bc.Task) -> None:
+    study = load("filter_against_map")
+    table = study.study(task, shots=[1, 2], seeds=[0])
+    iterated = table[(table["rule"] == "iterated") & (table["shots"] == 1)]
+    assert len(iterated) == len(study.VARIANCES)
+    assert iterated["nll_above_mode"].abs().max() < 1e-4  # float32 features
+    assert "expected" in study.summary(table)
+
+
+def test_regret_is_measured_against_the_best_of_the_grid(task: bc.Task) -> None:
+    study = load("prior_variance_regret")
+    table = study.study(task, ["map"], shots=[2], seeds=[0, 1])
+    assert (table["regret"] == table["chosen_nll"] - table["best_fixed_nll"]).all()
+    assert table["best_fixed_variance"].isin(study.GRID).all()
+    assert study.summary(table).count("\n") == 2
