@@ -115,7 +115,7 @@ def _load(path: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[full_name]
         raise UserError(
-            f"{path}: does not import ({type(error).__name__}: {error}); mend the file"
+            f"{path}: does not import ({type(error).__name__}: {' '.join(str(error).split())}); mend the file"
         ) from error
     return module
 

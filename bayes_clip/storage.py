@@ -108,7 +108,7 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
         kind = KINDS[described["weights"]]
         weights = kind(**{name: tensor.to(device) for name, tensor in tensors.items()})
         source = Source(settings=settings, **source)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); fit again") from error
     program = find_model(settings.model)
     return Posterior(program(context, source.prior_variance), weights, source)
