@@ -87,6 +87,13 @@ def tiny_task(
     )
 
 
+def problem_of(task: Task, variance: float) -> SmallProblem:
+    """The linear probe on the support set of a task, in float64."""
+    text = task.text_features.double()
+    design = task.logit_scale * task.support_features.double()
+    return SmallProblem(design, task.support_labels, text, torch.full_like(text, variance))
+
+
 def assert_near(actual: Tensor, wanted: Tensor, tolerance: float = EXACT) -> None:
     """Largest difference at most `tolerance`, relative to the largest number wanted where that exceeds 1."""
     assert actual.shape == wanted.shape, f"shape {tuple(actual.shape)} instead of {tuple(wanted.shape)}"

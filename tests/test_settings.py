@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bayes_clip.errors import UserError
+from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES
+from bayes_clip.settings import FitSettings
+
+BAD = {
+    "engine": ("ekff", "--engines ekff: .* Did you mean 'ekf'"),
+    "covariance": ("clas_block", "--covariance clas_block: .* Did you mean 'class_block'"),
+    "rule": ("expcted", "--rule expcted: .* Did you mean 'expected'"),
+    "predictive": ("plugin", "predictive 'plugin': .* Did you mean 'plug_in'"),
+    "order": ("blanced", "--order blanced: .* Did you mean 'balanced'"),
+    "prior_variance": (0.0, "--prior-variance 0: must be a positive number, or auto"),
+    "batch_size": (0, "--batch-size 0: must be at least 1"),
+    "passes": (0, "--passes 0: must be at least 1"),
+    "decay": (1.5, "--decay 1.5: must lie above 0"),
+    "process_noise": (-1.0, "--process-noise -1: must be 0 or a positive"),
+    "dtype": ("float16", "--dtype float16: must be float32 or float64"),
+}
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_every_bad_value_is_refused_in_one_line_that_names_the_option(option: str) -> None:
+    value, message = BAD[option]
+    with pytest.raises(UserError, match=f"^{message}") as refusal:
+        FitSettings(**{option: value})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_prior_variances_that_are_no_positive_numbers_are_refused(value: float) -> None:
+    with pytest.raises(UserError, match="--prior-variance"):
+        FitSettings(prior_variance=value)
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_the_family_is_the_one_asked_for_where_the_engine_offers_it(engine: str) -> None:
+    offered = ENGINE_COVARIANCES[engine]
+    assert FitSettings(engine=engine).family == (offered[0] if offered else "")
+    for name in ("full", "low_rank"):
+        expected = name if name in offered else FitSettings(engine=engine).family
+        assert FitSettings(engine=engine, covariance=name).family == expected
+
+
+def test_defaults_are_those_of_the_manual() -> None:
+    settings = FitSettings()
+    assert (settings.engine, settings.family, settings.update_rule) == ("ekf", "class_block", "expected")
+    assert settings.torch_dtype == torch.float32 and settings.state_space.is_static
