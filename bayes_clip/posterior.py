@@ -114,7 +114,7 @@ class Posterior(AutoContinuous):
     @property
     def novelty_score(self) -> str:
         """What `Prediction.novelty` is here."""
-        return "one minus the largest probability" if self.is_point else "variance of the winning logit"
+        return "one minus the largest probability" if self.is_point else "variance minus mean of the winning logit"
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Prediction:
@@ -145,7 +145,7 @@ class Posterior(AutoContinuous):
             novelty = 1 - probabilities.amax(-1)
         else:
             aleatoric, epistemic = entropy_split(self.weights, design)
-            novelty = variance.gather(1, probabilities.argmax(-1, keepdim=True))[:, 0]
+            novelty = (variance - mean).gather(1, probabilities.argmax(-1, keepdim=True))[:, 0]
         return Prediction(probabilities, aleatoric, epistemic, novelty, mean, variance)
 
     def _checked(self, features: Tensor) -> Tensor:

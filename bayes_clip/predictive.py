@@ -46,8 +46,10 @@ class Prediction:
 
     `aleatoric` + `epistemic` is the entropy of the average softmax under the whole posterior: the expected
     entropy, and the mutual information between label and weights, by Monte-Carlo. `novelty` grows as an
-    input is less like the support set: the posterior variance of the winning logit, or for a point estimate
-    one minus the largest probability.
+    input is less like the support set: σ² − μ of the winning logit z ~ N(μ, σ²), which is ½ log E[exp(−2 z)].
+    The variance alone is high in directions that no label has spoken about; the mean adds what the text knows
+    and matters where few labels and broad classes leave the variance high everywhere. For a point estimate it
+    is one minus the largest probability.
     """
 
     probabilities: Tensor  # (N, C)

@@ -61,7 +61,8 @@ TERMS: tuple[tuple[str, str], ...] = (
     (
         "Novelty score",
         "How unlike the labelled images an image is. For engines with a covariance: the posterior variance "
-        "of the winning logit, large in directions that no label has spoken about.",
+        "of the winning logit, large in directions that no label has spoken about, minus its mean, which is "
+        "low where no class text fits. For point estimates: one minus the largest probability.",
     ),
     (
         "OOD AUROC",
