@@ -42,11 +42,11 @@ def held_out_best_at(best: float, uncertainty: float = 0.0):
 
 @settings(deadline=None, max_examples=25)
 @given(steps=st.floats(-4, 4))
-def test_the_optimum_is_found_within_half_a_step(steps: float) -> None:
-    """600 rows make the hyper-prior negligible."""
+def test_the_optimum_is_found_between_the_steps(steps: float) -> None:
+    """Within a fifth of a step of 0.5 decades; 600 rows make the hyper-prior negligible."""
     centre, best = 0.01, 0.01 * STEP**steps
     tuned = choose(held_out_best_at(best), LABELS, centre, 1e4)
-    assert abs(math.log(tuned.prior_variance / best)) < math.log(STEP) / 2
+    assert abs(math.log(tuned.prior_variance / best)) < math.log(STEP) / 5
     variances = [candidate.prior_variance for candidate in tuned.profile]
     assert variances == sorted(variances)
     assert min(candidate.objective for candidate in tuned.profile) == next(

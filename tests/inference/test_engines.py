@@ -13,9 +13,10 @@ from torch import Tensor
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
-from bayes_clip.gaussian import ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import ClassBlock, Diagonal, Full, cost
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES, mcmc
+from bayes_clip.inference import laplace as laplace_module
 from bayes_clip.settings import FitSettings
 
 TASK = tiny_task(ood=True)
@@ -141,8 +142,13 @@ def test_mean_field_variance_is_the_inverse_of_the_expected_curvature() -> None:
     assert float((wanted / 0.01).min()) < 0.9, "the labels must narrow the weights in this test"
 
 
-def test_a_full_covariance_too_large_is_refused_before_it_is_made() -> None:
-    large = tiny_task(classes=101, features=1000, shots=1, queries=1)
+def test_a_full_covariance_too_large_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_free_memory", lambda device: 2**30)
+    monkeypatch.setattr(Full, "from_prior", None)
+    monkeypatch.setattr(laplace_module, "_full", None)
+    large = tiny_task(classes=50, features=300, shots=1, queries=1)
     for engine in ("ekf", "laplace"):
-        with pytest.raises(UserError, match=r"--covariance full needs about .* GiB"):
+        with pytest.raises(
+            UserError, match=r"--covariance full needs about 2\.5 GiB .* and 1\.0 GiB are free"
+        ):
             fit(large, settings_of(engine, "full"))
