@@ -133,7 +133,8 @@ def test_uncertainties_are_what_they_are_called(kind: str) -> None:
         assert guide.novelty_score == "one minus the largest probability"
     else:
         assert (said.epistemic > 0).all()
-        assert_near(said.novelty, variance[range(len(top)), top], 1e-6)
+        assert_near(said.novelty, (variance - mean)[range(len(top)), top], 1e-6)
+        assert guide.novelty_score == "variance minus mean of the winning logit"
 
 
 def test_the_predictive_asked_for_is_the_one_used() -> None:
