@@ -114,7 +114,11 @@ class Posterior(AutoContinuous):
     @property
     def novelty_score(self) -> str:
         """What `Prediction.novelty` is here."""
-        return "one minus the largest probability" if self.is_point else "variance minus mean of the winning logit"
+        return (
+            "one minus the largest probability"
+            if self.is_point
+            else "variance minus mean of the winning logit"
+        )
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Prediction:
