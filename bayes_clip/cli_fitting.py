@@ -59,7 +59,7 @@ def compare(
     from bayes_clip.report.write import check_writable, write_comparison
     from bayes_clip.settings import FitSettings
 
-    folder = out or Path("runs", "_".join(Path(task).stem for task in tasks))
+    folder = out or Path("runs", "_".join(Path(task).resolve().stem for task in tasks))
     check_writable(folder)
     settings = FitSettings(
         covariance=covariance,
@@ -138,7 +138,6 @@ def fit(
         passes=passes,
         decay=decay,
         process_noise=process_noise,
-        seed=seed,
         device=device,
         dtype=dtype,
     )

@@ -77,7 +77,11 @@ Order = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        "--batch-size", min=1, help="Labels an update; default: one per class.", rich_help_panel=ADAPTER
+        "--batch-size",
+        min=1,
+        help="Labels an update.",
+        show_default="whole shots of every class, up to 32 labels; at least one shot, at most 128 labels",
+        rich_help_panel=ADAPTER,
     ),
 ]
 Passes = Annotated[

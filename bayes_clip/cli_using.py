@@ -31,11 +31,14 @@ def predict(
       bayes-clip predict posterior/ new_photos/ --abstain-at 0.05 --out predictions.csv
       bayes-clip predict posterior/ features.npz --out predictions.csv
     """
+    from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_input
     from bayes_clip.evaluation.holdout import load_held_out
     from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
     from bayes_clip.storage import load_posterior
 
+    if out is not None:
+        check_place(out)
     known, held_out = load_posterior(posterior), load_held_out(posterior)
     rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
     check_backbone(known, rows.backbone, inputs)
@@ -102,9 +105,11 @@ def features(
       bayes-clip features photos/ --out photos.npz
       bayes-clip features photos/ --backbone ViT-B-32 --pretrained openai --out photos.npz
     """
+    from bayes_clip.data.arrays import check_destination
     from bayes_clip.data.feature_file import save_feature_file
     from bayes_clip.data.resolve import load_input
 
+    check_destination(out)
     encoded = load_input(images, values.encoder(backbone, pretrained, device), skip_broken, device)
     save_feature_file(encoded, out)
     tables.notes(encoded.notes)

@@ -31,13 +31,16 @@ class Fit:
 
     @property
     def info(self) -> dict[str, float]:
-        """The numbers worth a line: prior variance, seconds, and for a filter its two scores in nats."""
+        """Prior variance, covariance scale, seconds, and for a filter its two scores in nats.
+
+        The scores are those of a first pass: in a later one the other batches have spoken already.
+        """
         numbers = {
             "prior_variance": self.tuned.prior_variance,
             "covariance_scale": self.tuned.covariance_scale,
             "seconds": self.seconds,
         }
-        if self.steps:
+        if self.steps and self.posterior.source.settings.passes == 1:
             numbers["prequential_score"] = float(sum(step.prequential_score for step in self.steps))
             numbers["log_evidence"] = float(sum(step.change.log_evidence for step in self.steps))
         return numbers
@@ -77,10 +80,7 @@ def fit(task: Task, settings: FitSettings | None = None) -> Fit:
 def _problem(task: Task, settings: FitSettings) -> tuple[Problem, float]:
     """The problem at unit prior variance, and the prior variance of a logit there (s² for a linear probe)."""
     program = find_model(settings.model)
-    text = (
-        None if task.text_features is None else task.text_features.to(settings.device, settings.torch_dtype)
-    )
-    context = context_of(text, task.class_names, task.logit_scale, task.num_features)
+    context = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
     context = replace(context, text_features=context.text_features.to(settings.device, settings.torch_dtype))
 
     def build(prior_variance: float) -> AdapterModel:

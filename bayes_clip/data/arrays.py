@@ -55,6 +55,15 @@ def check_destination(path: Path) -> None:
     """
     if not is_array_file(path):
         raise UserError(f"{path}: unknown suffix '{path.suffix}'; name the file .npz or .safetensors")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file name under which nothing can be written.
+
+    Raises:
+        UserError: it is a folder, or lies in one that is missing or cannot be written to.
+    """
     if path.is_dir():
         raise UserError(f"{path}: a folder, not a file; choose another name")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):

@@ -18,10 +18,9 @@ LARGEST_BALANCED = 128
 
 
 def default_batch_size(classes: int) -> int:
-    """Rows per balanced batch: whole shots of every class, at least about 32 rows, at most 128.
+    """Rows per balanced batch: as many whole shots of every class as fit in 32 rows, at least one shot.
 
-    The lower bound lets few classes share a batch of several shots; the upper bounds the Gram matrices
-    (C b² numbers).
+    Never more than 128 rows, which bounds the Gram matrices (C b² numbers).
     """
     return min(max(classes, SMALLEST_BALANCED // classes * classes), LARGEST_BALANCED)
 

@@ -123,6 +123,8 @@ def _conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, sca
     scaled = scale * remainder
     direction = scaled
     inner = (remainder * scaled).sum()
+    if inner == 0:  # already there: the first step would be 0 / 0
+        return solution
     stop = inner * torch.clamp(inner.sqrt(), max=0.1) ** 2
     for _ in range(CONJUGATE_STEPS):
         curved = product(direction)

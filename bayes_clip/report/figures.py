@@ -110,7 +110,7 @@ def _reliability(setting: Setting) -> Picture:
     return Picture(
         name=f"reliability_{setting.slug}",
         task=setting.task,
-        title=f"Is it right as often as it says? {setting.name}, {_seed(setting)}",
+        title=f"Is it right as often as it says? {_shown(setting)}",
         caption="Points on the dashed line: confidence can be taken at its word. Below it the model claims "
         "too much, above it too little. The blue-grey band is where 95% of perfectly calibrated models would "
         "lie with as few images per bin; points inside it are no evidence of anything. The floor in the "
@@ -129,7 +129,7 @@ def _risk_coverage(setting: Setting) -> Picture:
     return Picture(
         name=f"risk_coverage_{setting.slug}",
         task=setting.task,
-        title=f"What it gains by staying silent when unsure: {setting.name}, {_seed(setting)}",
+        title=f"What it gains by staying silent when unsure: {_shown(setting)}",
         caption="Read from right to left: the fewer images are answered, surest first, the fewer errors "
         "there should be. Dotted, what silence at random would give; dashed, the best order there could be "
         "at the same accuracy; pale, the other engines.",
@@ -148,7 +148,7 @@ def _novelty(setting: Setting) -> Picture:
     return Picture(
         name=f"novelty_{setting.slug}",
         task=setting.task,
-        title=f"Does it notice what belongs to no class? {setting.name}, {_seed(setting)}",
+        title=f"Does it notice what belongs to no class? {_shown(setting)}",
         caption="Novelty score on test images and on images from outside (hatched). The less they overlap, "
         "the better a threshold keeps strangers out. AUROC is the chance that an outside image scores "
         "higher than a test image: 0.5 is guessing.",
@@ -163,7 +163,7 @@ def _sure_and_unsure(setting: Setting, images: np.ndarray, class_names: Sequence
     return Picture(
         name=f"pictures_{setting.slug}",
         task=setting.task,
-        title=f"What {label} is most and least sure about: {setting.name}, {_seed(setting)}",
+        title=f"What {label} is most and least sure about: {_shown(setting)}",
         caption="Under each test image, its three most probable classes. Green is the true class; an orange "
         "frame says that the most probable class is wrong. Confident errors would be framed in the upper "
         "half; in the lower half, look whether you would have hesitated too.",
@@ -177,5 +177,7 @@ def _scores_novelty(run: Run) -> bool:
     return run.ood_novelty is not None and float(np.ptp(np.append(run.novelty, run.ood_novelty))) > 0.0
 
 
-def _seed(setting: Setting) -> str:
-    return f"seed {next(iter(setting.arms.values()))[0].row.get('seed', 0)}"
+def _shown(setting: Setting) -> str:
+    """The setting and the seed whose run is shown; the whole support set is no draw and has none."""
+    seed = next(iter(setting.arms.values()))[0].row.get("seed", "")
+    return setting.name if seed == "" else f"{setting.name}, seed {seed}"
