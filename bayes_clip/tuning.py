@@ -9,12 +9,12 @@ and the hyper-prior alone decides.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bayes_clip.inference.folds import FoldMoments
 from bayes_clip.predictive import closed_form
 
 # The covariance scales tried for the closed-form predictive; 0 is plug-in.
@@ -25,10 +25,6 @@ HYPER_WIDTH = math.log(10)  # standard deviation of log s² v
 # Where the hyper-prior is centred. Averaging rules want a narrower prior than the mode does.
 CENTRES = {"map": 100.0, "laplace": 100.0, "iterated": 100.0, "expected": 30.0, "plain": 10.0, "vi": 10.0}
 WITHOUT_TEXT = 100.0  # a prior mean of zero wants a prior this much wider
-MOST_FOLDS = 8
-
-# prior variance -> mean and variance (N, C) of each support row's logits without its fold
-HeldOut = Callable[[float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def default_variance(kind: str, logit_variance: float, has_text: bool) -> float:
 
 
 def choose(
-    held_out: HeldOut, labels: Tensor, centre: float, logit_variance: float, *, scales: bool = True
+    held_out: FoldMoments, labels: Tensor, centre: float, logit_variance: float, *, scales: bool = True
 ) -> Tuned:
     """Walk over half-decades from `centre` to the lowest objective, then once to the parabola's minimum.
 
@@ -90,14 +86,14 @@ def choose(
     return Tuned(chosen.prior_variance, chosen.covariance_scale, profile)
 
 
-def choose_scale(held_out: HeldOut, labels: Tensor, prior_variance: float) -> Tuned:
+def choose_scale(held_out: FoldMoments, labels: Tensor, prior_variance: float) -> Tuned:
     """The covariance scale alone, at a prior variance that is given."""
     candidate = _candidate(held_out, labels, prior_variance, prior_variance, True)
     return Tuned(prior_variance, candidate.covariance_scale, (candidate,))
 
 
 def _candidate(
-    held_out: HeldOut, labels: Tensor, centre: float, prior_variance: float, scales: bool
+    held_out: FoldMoments, labels: Tensor, centre: float, prior_variance: float, scales: bool
 ) -> Candidate:
     mean, variance = held_out(prior_variance)
     by_scale = {

@@ -16,7 +16,7 @@ from bayes_clip.gaussian import Belief, check_fits
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference import kalman
 from bayes_clip.inference.batches import balanced_folds, batches
-from bayes_clip.inference.folds import cavity_moments
+from bayes_clip.inference.folds import MOST_FOLDS, FoldMoments, cavity_moments
 from bayes_clip.inference.head import LinearHead, linear_head
 from bayes_clip.inference.kalman import Batch, StepInfo
 from bayes_clip.inference.laplace import laplace
@@ -27,7 +27,6 @@ from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
 from bayes_clip.settings import FitSettings
 from bayes_clip.threads import one_thread
-from bayes_clip.tuning import MOST_FOLDS, HeldOut
 
 Weights = Belief | Point | Draws | LowRank
 TUNING_TOLERANCE = 1e-8  # Newton decrement in nats: far below what folds can tell
@@ -79,19 +78,18 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
     if settings.engine == "nuts":
         return nuts(problem.model, head, problem.inputs, problem.labels, settings.seed), []
     design = head.design(problem.inputs)
+    _check_memory(head, settings)
     if settings.engine == "ekf":
-        _check_memory(head, settings)
         return _filter(head, design, problem.labels, settings)
     solved = mode_problem(design, problem.labels, head.prior_mean, head.prior_variance)
     with one_thread(solved.design.numel() * len(solved.mean)):
         mode = weights_of(solved, find_mode(solved)).to(design)
     if settings.engine == "map":
         return Point(mode), []
-    _check_memory(head, settings)
     return laplace(settings.family, design, problem.labels, mode, head.prior_variance), []
 
 
-def held_out(problem: Problem, settings: FitSettings) -> HeldOut | None:
+def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     """Prior variance -> moments of each support row's logits without its fold; None at one shot.
 
     Small problems are refitted without each fold: there a fold is a large part of what is known, and the
@@ -108,8 +106,8 @@ def held_out(problem: Problem, settings: FitSettings) -> HeldOut | None:
         return _refitted(problem, settings, folds)
     prepared = mode_problem(head.design(problem.inputs), problem.labels, head.prior_mean, head.prior_variance)
     if settings.engine == "ekf":
-        return _filtered_folds(prepared, settings, folds)
-    return _mode_folds(prepared, folds)
+        return _filtered_folds(problem, prepared, settings, folds)
+    return _mode_folds(problem, prepared, folds)
 
 
 def _filter(
@@ -123,13 +121,13 @@ def _filter(
     return state.belief, infos
 
 
-def _mode_folds(prepared: ModeProblem, folds: list[Tensor]) -> HeldOut:
+def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> FoldMoments:
     """Folds of the mode: sites are the curvature p (1 − p) and residual y − p there."""
     start: Tensor | None = None
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
         nonlocal start
-        problem = rescaled(prepared, prior_variance)
+        problem = rescaled(prepared, whole.at(prior_variance).head.prior_variance)
         with one_thread(problem.design.numel() * len(problem.mean)):
             start = find_mode(problem, start, TUNING_TOLERANCE)
         logits = logits_of(problem, start)
@@ -141,16 +139,18 @@ def _mode_folds(prepared: ModeProblem, folds: list[Tensor]) -> HeldOut:
     return at
 
 
-def _filtered_folds(prepared: ModeProblem, settings: FitSettings, folds: list[Tensor]) -> HeldOut:
+def _filtered_folds(
+    whole: Problem, prepared: ModeProblem, settings: FitSettings, folds: list[Tensor]
+) -> FoldMoments:
     """Folds of the filter: its own per-row sites, filtered in the span of the support set."""
     settings = replace(settings, covariance="class_block")
     order = batches(prepared.labels, len(prepared.mean), settings.order, settings.batch_size, settings.seed)
     rule, axes = find_rule(settings.update_rule), prepared.design.to(settings.torch_dtype)
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
-        problem = rescaled(prepared, prior_variance)
+        problem = rescaled(prepared, whole.at(prior_variance).head.prior_variance)
         still = axes.new_zeros(len(problem.mean), axes.shape[1])
-        state = kalman.init(still, torch.full_like(still, prior_variance), "class_block")
+        state = kalman.init(still, problem.variance.expand_as(still).to(still), "class_block")
         data = [Batch(axes[rows], problem.labels[rows], problem.prior_logits[rows]) for rows in order]
         state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
         rows = torch.cat(order)
@@ -164,7 +164,7 @@ def _filtered_folds(prepared: ModeProblem, settings: FitSettings, folds: list[Te
     return at
 
 
-def _refitted(problem: Problem, settings: FitSettings, folds: list[Tensor]) -> HeldOut:
+def _refitted(problem: Problem, settings: FitSettings, folds: list[Tensor]) -> FoldMoments:
     """Folds by fitting the rest: exact for what the engine does, and slower."""
     everything = torch.arange(len(problem.labels))
 
@@ -183,5 +183,10 @@ def _refitted(problem: Problem, settings: FitSettings, folds: list[Tensor]) -> H
 
 
 def _check_memory(head: LinearHead, settings: FitSettings) -> None:
+    if not settings.family:
+        return
     classes, features = head.prior_mean.shape
-    check_fits(settings.family, classes, features, settings.torch_dtype, settings.device)
+    # Laplace inverts the whole precision in float64, whatever it returns.
+    whole = settings.engine == "laplace" and settings.family == "full"
+    dtype = torch.float64 if whole else settings.torch_dtype
+    check_fits(settings.family, classes, features, dtype, settings.device)

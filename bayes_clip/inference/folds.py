@@ -8,12 +8,17 @@ leaving out single rows makes their class one shot short of its rivals and biase
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from bayes_clip.threads import one_thread
+
+MOST_FOLDS = 8
+
+# prior variance -> mean and variance (N, C) of each support row's logits without its fold
+FoldMoments = Callable[[float], tuple[Tensor, Tensor]]
 
 
 def cavity_moments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,12 +47,10 @@ def mode_problem(design: Tensor, labels: Tensor, mean: Tensor, variance: Tensor)
     return ModeProblem(design @ axes, labels, prior_logits, mean, variance[:, :1], axes)
 
 
-def rescaled(problem: ModeProblem, prior_variance: float) -> ModeProblem:
-    """The same problem with every prior variance set to `prior_variance`; the axes are reused."""
-    variance = torch.full_like(problem.variance, prior_variance)
-    return ModeProblem(
-        problem.design, problem.labels, problem.prior_logits, problem.mean, variance, problem.axes
-    )
+def rescaled(problem: ModeProblem, variance: Tensor) -> ModeProblem:
+    """The same problem with another prior `variance` (C, D), of the same structure; the axes are reused."""
+    variance = variance.to(problem.variance)
+    return replace(problem, variance=variance if problem.axes is None else variance[:, :1])
 
 
 def find_mode(

@@ -56,8 +56,7 @@ def test_logits_of_the_mode_are_those_of_its_weights() -> None:
 def test_rescaled_and_warm_started_is_the_mode_at_the_other_variance() -> None:
     problem = PROBLEMS["more rows than features"]
     solved = mode_problem(problem.design, problem.labels, problem.mean, problem.variance)
-    other = rescaled(solved, 3.0)
-    wanted = mode_of(
-        SmallProblem(problem.design, problem.labels, problem.mean, torch.full_like(problem.variance, 3.0))
-    )
+    wider = torch.full_like(problem.variance, 3.0)
+    other = rescaled(solved, wider)
+    wanted = mode_of(SmallProblem(problem.design, problem.labels, problem.mean, wider))
     assert_near(weights_of(other, find_mode(other, find_mode(solved))), wanted, 1e-8)
