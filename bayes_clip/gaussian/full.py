@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import DenseGram
+from bayes_clip.gaussian.matrices import root_of
 
 ROWS_PER_CHUNK = 64
 
@@ -59,8 +60,7 @@ class Full:
         """Joint draws (S, N, C) of each row's logits; different rows are drawn independently."""
         draws = []
         for rows, part in zip(design.split(ROWS_PER_CHUNK), noise.split(ROWS_PER_CHUNK, dim=1), strict=True):
-            values, vectors = torch.linalg.eigh(self.logit_covariance(rows))
-            root = vectors * values.clamp_min(0).sqrt()[:, None, :]
+            root = root_of(self.logit_covariance(rows))
             draws.append(rows @ self.mean.mT + torch.einsum("nck,snk->snc", root, part))
         return torch.cat(draws, dim=1)
 

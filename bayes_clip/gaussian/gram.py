@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip import observation
+from bayes_clip.gaussian.matrices import log_diagonal, removed, root_of, symmetric
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class BlockGram:
 
     def double(self) -> BlockGram:
         """The same in float64, symmetric to the last bit."""
-        return BlockGram(_symmetric(self.blocks.double()))
+        return BlockGram(symmetric(self.blocks.double()))
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
@@ -62,9 +63,8 @@ class BlockGram:
     def softmax_log_determinant(self, probabilities: Tensor) -> Tensor:
         """log |I + R G| with the coupled curvature, a scalar."""
         root = probabilities.T.sqrt()
-        inner = self._inner(root)
-        _, factor = self._coupled(probabilities)
-        return 2 * (_log_diagonal(torch.linalg.cholesky(inner)) + _log_diagonal(factor))
+        inner = torch.linalg.cholesky(self._inner(root))
+        return 2 * (log_diagonal(inner) + log_diagonal(self._coupled(probabilities)[1]))
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and posterior standard deviations of the logits (b, C) given diagonal sites.
@@ -109,11 +109,11 @@ class BlockGram:
 
     def without(self, site: Tensor) -> Tensor:
         """Q = S (I − G S)⁻¹ (C, b, b): a downdate of −Q takes sites S (C, b, b) out of this belief."""
-        return _symmetric(_removed(self.blocks, site))
+        return symmetric(removed(self.blocks, site))
 
     def site_of(self, downdate: Tensor) -> Tensor:
         """S = B (I − G B)⁻¹ (C, b, b): the sites that the downdate B of this (prior) Gram put in."""
-        return _symmetric(_removed(self.blocks, downdate))
+        return symmetric(removed(self.blocks, downdate))
 
     def cavity_dual(self, removal: Tensor, site: Tensor, linear: Tensor, logits: Tensor) -> Tensor:
         """Dual (b, C) of the mean when sites are taken out: (I + Q G)(S z − h), `removal` Q."""
@@ -145,7 +145,7 @@ class DenseGram:
 
     def double(self) -> DenseGram:
         """The same in float64, symmetric to the last bit."""
-        return DenseGram(_symmetric(self.matrix.double()), self.classes)
+        return DenseGram(symmetric(self.matrix.double()), self.classes)
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
@@ -154,8 +154,8 @@ class DenseGram:
     def newton(self, probabilities: Tensor, excess: Tensor, residual: Tensor) -> Tensor:
         """Dual (b, C) of the Newton step with curvature diag(p) − p pᵀ; all arguments (b, C)."""
         curvature = observation.curvature(probabilities)
-        target = self.site_times(curvature, excess) + residual
-        return self._rows(torch.linalg.solve(self._system(curvature), self._flat(target)))
+        target = self._flat(self.site_times(curvature, excess) + residual)
+        return self._rows(torch.linalg.solve(self._system(curvature), target))
 
     def softmax_downdate(self, probabilities: Tensor) -> Tensor:
         """(I + R G)⁻¹ R, (C b, C b)."""
@@ -170,13 +170,11 @@ class DenseGram:
         target = self._flat(linear - self.site_times(precision, predicted))
         dual = self._rows(torch.linalg.solve(self._system(precision), target))
         posterior = self.matrix - self.matrix @ self.site_downdate(precision) @ self.matrix
-        values, vectors = torch.linalg.eigh(self._row_blocks(posterior))
-        return dual, vectors * values.clamp_min(0).sqrt()[:, None, :]
+        return dual, root_of(self._row_blocks(posterior))
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C b, C b), for site precision (b, C, C)."""
-        downdate = torch.linalg.solve(self._system(precision), self._spread(precision))
-        return _symmetric(downdate)
+        return symmetric(torch.linalg.solve(self._system(precision), self._spread(precision)))
 
     def expected(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """E[p] (b, C) and the expected curvature E[diag(p) − p pᵀ] (b, C, C)."""
@@ -196,16 +194,15 @@ class DenseGram:
 
     def deviation(self) -> Tensor:
         """A root (b, C, C) of the predicted covariance of each row's logits."""
-        values, vectors = torch.linalg.eigh(self._row_blocks(self.matrix))
-        return vectors * values.clamp_min(0).sqrt()[:, None, :]
+        return root_of(self._row_blocks(self.matrix))
 
     def without(self, site: Tensor) -> Tensor:
         """Q = S (I − G S)⁻¹ (C b, C b): a downdate of −Q takes sites S out of this belief."""
-        return _symmetric(_removed(self.matrix, site))
+        return symmetric(removed(self.matrix, site))
 
     def site_of(self, downdate: Tensor) -> Tensor:
         """S = B (I − G B)⁻¹ (C b, C b): the sites that the downdate B of this (prior) Gram put in."""
-        return _symmetric(_removed(self.matrix, downdate))
+        return symmetric(removed(self.matrix, downdate))
 
     def cavity_dual(self, removal: Tensor, site: Tensor, linear: Tensor, logits: Tensor) -> Tensor:
         """Dual (b, C) of the mean when sites are taken out: (I + Q G)(S z − h), `removal` Q."""
@@ -228,9 +225,8 @@ class DenseGram:
 
     def _row_blocks(self, matrix: Tensor) -> Tensor:
         rows = len(matrix) // self.classes
-        return (
-            matrix.reshape(self.classes, rows, self.classes, rows).diagonal(dim1=1, dim2=3).permute(2, 0, 1)
-        )
+        by_class = matrix.reshape(self.classes, rows, self.classes, rows)
+        return by_class.diagonal(dim1=1, dim2=3).permute(2, 0, 1)
 
     def _system(self, precision: Tensor) -> Tensor:
         system = self._spread(precision) @ self.matrix
@@ -239,18 +235,3 @@ class DenseGram:
 
 
 Gram = BlockGram | DenseGram
-
-
-def _removed(gram: Tensor, site: Tensor) -> Tensor:
-    """(I − S G)⁻¹ S, which is symmetric in exact arithmetic."""
-    system = -(site @ gram)
-    system.diagonal(dim1=-2, dim2=-1).add_(1)
-    return torch.linalg.solve(system, site)
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.mT) / 2
-
-
-def _log_diagonal(factor: Tensor) -> Tensor:
-    return factor.diagonal(dim1=-2, dim2=-1).log().sum()
