@@ -147,4 +147,4 @@ def fit(
     fitted = run(drawn, settings)
     save_with_held_out(fitted.posterior, hold_out(drawn, fitted.posterior), out)
     tables.line(f"{fitted} in {out}")
-    tables.notes(drawn.notes)
+    tables.notes([*drawn.notes, *settings.unused])

@@ -65,6 +65,8 @@ class FitSettings:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.passes < 1:
             raise UserError(f"--passes {self.passes}: must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: seeds are whole numbers from 0 on")
         if self.dtype not in DTYPES:
             raise UserError(f"--dtype {self.dtype}: must be float32 or float64")
 
@@ -93,3 +95,13 @@ class FitSettings:
         if not offered:
             return ""
         return self.covariance if self.covariance in offered else offered[0]
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Remarks on choices that this engine cannot follow, so that none is dropped in silence."""
+        remarks = []
+        if self.family and self.covariance not in (None, self.family):
+            remarks.append(f"{self.engine} has no --covariance {self.covariance}: it takes {self.family}")
+        if self.engine not in ("ekf", "zero_shot") and not self.state_space.is_static:
+            remarks.append(f"{self.engine} knows no --decay or --process-noise: it fits the static model")
+        return tuple(remarks)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from bayes_clip.inference.engines import Weights
 from bayes_clip.model import Context, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
+from bayes_clip.versions import installed_versions
 
 FORMAT = 1
 JSON_NAME = "posterior.json"
@@ -31,7 +31,6 @@ TENSORS_PREFIX = "posterior-"
 KINDS: dict[str, type[Weights]] = {
     kind.__name__: kind for kind in (ClassBlock, Diagonal, Full, Point, Draws, LowRank)
 }
-PACKAGES = ("torch", "pyro-ppl", "open_clip_torch", "numpy", "safetensors")
 
 
 def save_posterior(posterior: Posterior, folder: Path | str) -> None:
@@ -56,7 +55,7 @@ def save_posterior(posterior: Posterior, folder: Path | str) -> None:
         "logit_scale": context.logit_scale,
         "has_text": context.has_text,
         "source": asdict(posterior.source),
-        "versions": {"bayes_clip": _own_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": installed_versions(),
     }
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -146,9 +145,3 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _own_version() -> str:
-    from bayes_clip import __version__
-
-    return __version__

@@ -18,6 +18,7 @@ BAD = {
     "passes": (0, "--passes 0: must be at least 1"),
     "decay": (1.5, "--decay 1.5: must lie above 0"),
     "process_noise": (-1.0, "--process-noise -1: must be 0 or a positive"),
+    "seed": (-1, "--seed -1: seeds are whole numbers from 0 on"),
     "dtype": ("float16", "--dtype float16: must be float32 or float64"),
 }
 
@@ -49,3 +50,12 @@ def test_defaults_are_those_of_the_manual() -> None:
     settings = FitSettings()
     assert (settings.engine, settings.family, settings.update_rule) == ("ekf", "class_block", "expected")
     assert settings.torch_dtype == torch.float32 and settings.state_space.is_static
+
+
+def test_what_an_engine_cannot_follow_is_said() -> None:
+    assert FitSettings(covariance="full", decay=0.9).unused == ()
+    assert FitSettings(engine="map", covariance="full").unused == ()
+    (remark,) = FitSettings(engine="vi", covariance="full").unused
+    assert remark == "vi has no --covariance full: it takes diagonal"
+    (remark,) = FitSettings(engine="laplace", decay=0.9).unused
+    assert remark.startswith("laplace knows no --decay") and "static model" in remark

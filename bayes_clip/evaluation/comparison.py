@@ -56,6 +56,8 @@ def compare(
         raise UserError("two tasks have the same name; rename one of the files")
     notes = [f"{task.name}: {note}" for task in tasks for note in task.notes]
     cells = list(_cells(tasks, models, engines, shots, seeds, settings, notes))
+    if None in shots and len(seeds) > 1:
+        notes.append("the whole support set is no draw: there every seed repeats the same fit")
     runs = []
     for cell in track(cells, "Comparing"):
         drawn = few_shot(cell.task, cell.shots, cell.seed)
@@ -81,13 +83,19 @@ def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None 
     """Score a posterior on a task's query set, and its novelty on the task's OOD rows where it has some.
 
     Raises:
-        UserError: the task has another number of features or classes than the posterior.
+        UserError: the task has another number of features, or other classes, than the posterior.
     """
     if task.num_classes != len(posterior.class_names):
         raise UserError(
             f"{task.name} has {task.num_classes} classes and the posterior {len(posterior.class_names)}; "
             "evaluate it on the task it was fitted to"
         )
+    for index, pair in enumerate(zip(task.class_names, posterior.class_names, strict=True)):
+        if pair[0] != pair[1] and f"class {index}" not in pair:  # the name where none is known
+            raise UserError(
+                f"{task.name}: class {index} is '{pair[0]}' there and '{pair[1]}' in the posterior; "
+                "evaluate it on a task with the same classes in the same order"
+            )
     start = time.perf_counter()
     prediction = posterior.predict(task.query_features)
     predict_seconds = time.perf_counter() - start
@@ -139,7 +147,9 @@ def _cells(
             if engine == "zero_shot" and task.text_features is None:
                 notes.append(f"{task.name}: zero_shot is left out, because the task has no text features")
                 continue
-            yield Cell(task, replace(settings, model=model, engine=engine), count, seed)
+            chosen = replace(settings, model=model, engine=engine)
+            notes += [remark for remark in chosen.unused if remark not in notes]
+            yield Cell(task, chosen, count, seed)
 
 
 def _expanded(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bayes_clip.evaluation.results import Cell, Comparison
-
-PACKAGES = ("bayes-clip", "torch", "pyro-ppl", "open_clip_torch", "numpy", "scikit-learn", "safetensors")
+from bayes_clip.versions import installed_versions
 
 
 def write_tables(comparison: Comparison, folder: Path) -> None:
@@ -55,17 +52,6 @@ def prediction_arrays(comparison: Comparison) -> dict[str, np.ndarray]:
 def full_config(comparison: Comparison) -> dict[str, Any]:
     """What was asked, with the notes, and the versions it ran under where the config does not tell them."""
     return {"versions": installed_versions(), **comparison.config, "notes": list(comparison.notes)}
-
-
-def installed_versions() -> dict[str, str]:
-    """Version of Python, of the platform, and of the packages that results depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            found[package] = "not installed"
-    return found
 
 
 def _plain(value: Any) -> Cell:

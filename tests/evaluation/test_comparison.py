@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_problems import tiny_task
@@ -88,3 +90,19 @@ def test_a_posterior_is_not_scored_on_a_task_with_other_classes() -> None:
     posterior = fit(TASK, FitSettings(engine="map", prior_variance=0.01)).posterior
     with pytest.raises(UserError, match="other has 4 classes and the posterior 3"):
         score_posterior(posterior, tiny_task(classes=4, name="other"))
+
+
+def test_a_posterior_is_not_scored_on_classes_of_other_names_or_in_another_order() -> None:
+    named = replace(TASK, class_names=("ant", "bee", "cat"))
+    posterior = fit(named, FitSettings(engine="map", prior_variance=0.01)).posterior
+    with pytest.raises(UserError, match="class 1 is 'cat' there and 'bee' in the posterior"):
+        score_posterior(posterior, replace(named, class_names=("ant", "cat", "bee")))
+    score_posterior(posterior, TASK)  # whose names are not known
+
+
+def test_choices_that_an_engine_does_not_use_are_noted() -> None:
+    settings = FitSettings(prior_variance=0.01, decay=0.9, predictive="plug_in")
+    notes = compare([TASK], engines=["map", "ekf"], seeds=[0, 1], settings=settings).notes
+    assert sum("map knows no --decay" in note for note in notes) == 1
+    assert any("every seed repeats" in note for note in notes)
+    assert not any(note.startswith("ekf") for note in notes)
