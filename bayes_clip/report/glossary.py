@@ -9,7 +9,6 @@ ENGINES: dict[str, str] = {
     "laplace": "the most plausible weights, with a Gaussian fitted to the curvature around them",
     "vi": "variational inference: the Gaussian closest to the posterior, found by stochastic gradients",
     "nuts": "samples from the exact posterior by Hamiltonian Monte Carlo: slow, and the yardstick",
-    "sgd": "the published recipe, trained by gradient descent",
 }
 
 TERMS: tuple[tuple[str, str], ...] = (

@@ -37,7 +37,8 @@ def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mappin
     engines = list(dict.fromkeys(engine_of(label) for setting in settings for label in setting.arms))
     config = full_config(comparison)
     versions = config.pop("versions")
-    seeds = sorted({int(run.row.get("seed") or 0) for run in comparison.runs})
+    drawn = {run.row.get("seed", "") for run in comparison.runs} - {""}  # none for the whole support set
+    seeds = sorted(int(seed) for seed in drawn)
     return environment.get_template(TEMPLATE).render(
         headline=headline(settings),
         date=date.today().isoformat(),

@@ -28,7 +28,6 @@ ENGINE_COLOURS = {
     "laplace": "#009e73",
     "vi": "#cc79a7",
     "nuts": "#56b4e9",
-    "sgd": "#a6761d",
 }
 ENGINE_MARKERS = {
     "zero_shot": "X",
@@ -37,7 +36,6 @@ ENGINE_MARKERS = {
     "laplace": "D",
     "vi": "^",
     "nuts": "P",
-    "sgd": "v",
 }
 
 SETTINGS: dict[Any, Any] = {

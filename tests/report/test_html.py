@@ -205,6 +205,15 @@ def test_one_run_alone_makes_a_report(make_comparison: Callable[..., Comparison]
     assert "zero_shot, measured" in text and "One draw only (seed 0)" in text
 
 
+def test_the_whole_support_set_is_no_draw_and_has_no_seed(make_comparison: Callable[..., Comparison]) -> None:
+    drawn = make_comparison(shots=("",), seeds=(0,))
+    whole = replace(drawn, runs=tuple(replace(run, row={**run.row, "seed": ""}) for run in drawn.runs))
+    pictures = draw(whole)
+    assert not any("seed" in picture.title for picture in pictures)
+    text = render(whole, pictures, {picture.name: svg_text(picture.figure) for picture in pictures})
+    assert "Every labelled image was used." in text and "One draw" not in text
+
+
 def test_svg_takes_the_colours_of_the_page_and_keeps_its_ids_apart(pictures: list[Picture]) -> None:
     picture = next(picture for picture in pictures if picture.name.startswith("reliability"))
     text = svg_text(picture.figure)
