@@ -27,6 +27,7 @@ from bayes_clip.inference.head import linear_head
 from bayes_clip.model import AdapterModel
 from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
 from bayes_clip.progress import track
+from bayes_clip.randomness import own_random_numbers
 from bayes_clip.settings import FitSettings
 
 ROWS_PER_CHUNK = 8192
@@ -64,7 +65,7 @@ class Posterior(AutoContinuous):
         self._head = linear_head(model, like)
         # The prototype needs the labels to be observed: Pyro's guides take no discrete latent.
         # It draws weights; the caller's random numbers stay where they were.
-        with torch.random.fork_rng(devices=[]):
+        with own_random_numbers(like.device):
             self._setup_prototype(probe, torch.zeros(1, dtype=torch.long, device=like.device))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> TorchDistribution:

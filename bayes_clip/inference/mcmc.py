@@ -14,6 +14,7 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian.point import Draws
 from bayes_clip.inference.head import LinearHead
 from bayes_clip.model import AdapterModel
+from bayes_clip.randomness import own_random_numbers
 from bayes_clip.threads import one_thread
 
 DRAWS = 300
@@ -40,12 +41,11 @@ def nuts(model: AdapterModel, head: LinearHead, inputs: Tensor, labels: Tensor, 
         log.warning("engine nuts: %s weights; this takes minutes, not seconds", f"{weights:,}")
     start = init_to_value(values={head.site: head.prior_mean.clone()})
     with (
-        torch.random.fork_rng(devices=[]),
+        own_random_numbers(inputs.device, seed),
         torch.enable_grad(),
         pyro.validation_enabled(False),
         one_thread(len(inputs) * weights),
     ):
-        torch.manual_seed(seed)  # Pyro's own would reseed numpy and random for good
         kernel = NUTS(model, init_strategy=start)
         chain = MCMC(kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True)
         chain.run(inputs, labels)

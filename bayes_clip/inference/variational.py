@@ -18,6 +18,7 @@ from bayes_clip.gaussian.point import LowRank
 from bayes_clip.inference.head import LinearHead
 from bayes_clip.model import AdapterModel
 from bayes_clip.progress import track
+from bayes_clip.randomness import own_random_numbers
 from bayes_clip.threads import one_thread
 
 STEPS = 500
@@ -50,7 +51,7 @@ def variational(
         rate = SCALE_STEP if "scale" in name else STEP_PER_DEVIATION * deviation
         return {"lr": rate, "lrd": FINAL_RATE ** (1 / steps)}
 
-    with _own_world(seed), one_thread(len(inputs) * head.prior_mean.numel()):
+    with _own_world(inputs.device, seed), one_thread(len(inputs) * head.prior_mean.numel()):
         guide: AutoNormal | AutoLowRankMultivariateNormal
         if covariance == "low_rank":
             guide = AutoLowRankMultivariateNormal(model, start, START_SCALE * deviation, rank=RANK)
@@ -68,15 +69,14 @@ def variational(
 
 
 @contextmanager
-def _own_world(seed: int) -> Iterator[None]:
+def _own_world(device: torch.device, seed: int) -> Iterator[None]:
     """Pyro's global state (parameters, random numbers, validation) for the length of one fit."""
     with (
         pyro.get_param_store().scope(),
-        torch.random.fork_rng(devices=[]),
+        own_random_numbers(device, seed),
         torch.enable_grad(),
         pyro.validation_enabled(False),
     ):
-        torch.manual_seed(seed)  # Pyro's own would reseed numpy and random for good
         yield
 
 
