@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bayes_clip.model import AdapterModel
     from bayes_clip.posterior import Posterior
     from bayes_clip.predictive import Prediction
+    from bayes_clip.report.export import to_arviz
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
     from bayes_clip.storage import load_posterior
@@ -54,6 +55,7 @@ _HOMES = {
     "load_task": "bayes_clip.data.resolve",
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",
+    "to_arviz": "bayes_clip.report.export",
     "write_comparison": "bayes_clip.report.write",
 }
 
@@ -78,6 +80,7 @@ __all__ = [
     "load_task",
     "make_task",
     "summarise",
+    "to_arviz",
     "write_comparison",
 ]
 

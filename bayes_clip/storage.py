@@ -41,6 +41,8 @@ def save_posterior(posterior: Posterior, folder: Path | str) -> None:
     """
     target = Path(folder)
     check_posterior_folder(target)
+    source = asdict(posterior.source)
+    source["settings"]["model"], program = _program_file(posterior.source.settings.model)
     context = posterior.program.context
     tensors = {**vars(posterior.weights), "text_features": context.text_features}
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -54,7 +56,8 @@ def save_posterior(posterior: Posterior, folder: Path | str) -> None:
         "class_names": list(context.class_names),
         "logit_scale": context.logit_scale,
         "has_text": context.has_text,
-        "source": asdict(posterior.source),
+        "source": source,
+        "program_sha256": program,
         "versions": installed_versions(),
     }
     try:
@@ -109,8 +112,26 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
         source = Source(settings=settings, **source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); fit again") from error
+    _check_program(settings.model, described.get("program_sha256"), target)
     program = find_model(settings.model)
     return Posterior(program(context, source.prior_variance), weights, source)
+
+
+def _program_file(model: str) -> tuple[str, str]:
+    """How the program is found from any folder, and the hash of its file (empty for our own)."""
+    if not model.endswith(".py"):
+        return model, ""
+    path = Path(model).resolve()
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_program(model: str, digest: str | None, target: Path) -> None:
+    """Refuse a posterior whose program is gone or no longer the one it was fitted with."""
+    if not digest:
+        return
+    path = Path(model)
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise UserError(f"{target}: was fitted with {model}, which is gone or changed since; fit again")
 
 
 def _description(target: Path) -> dict[str, Any]:

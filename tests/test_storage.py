@@ -12,6 +12,7 @@ from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.inference import mcmc
 from bayes_clip.posterior import Posterior
+from bayes_clip.resources import models_folder
 from bayes_clip.settings import FitSettings
 from bayes_clip.storage import JSON_NAME, load_posterior, save_posterior
 
@@ -165,3 +166,18 @@ def test_nothing_is_half_written_when_writing_fails(
     assert before.items() <= after.items()
     assert not [name for name in after if "partial" in name]
     assert type(load_posterior(saved).weights).__name__ == "Point"
+
+
+def test_a_program_of_ones_own_is_found_from_any_folder_and_must_not_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "mine.py"
+    program.write_text((models_folder() / "linear_probe.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    fit(TASK, FitSettings(model="mine.py", engine="map")).posterior.save("posterior")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_posterior("../posterior").class_names == TASK.class_names
+    program.write_text(program.read_text() + "\n# another\n")
+    with pytest.raises(UserError, match=r"mine\.py, which is gone or changed since; fit again"):
+        load_posterior("../posterior")

@@ -39,7 +39,8 @@ class Diagonal:
         cross = projection.cross
         mean = self.mean + (cross @ dual.mT[..., None])[..., 0]
         removed = (cross @ downdate).mul_(cross).sum(-1)
-        return replace(self, mean=mean, variance=self.variance - removed)
+        # in exact arithmetic nothing is removed that is not there
+        return replace(self, mean=mean, variance=(self.variance - removed).clamp_min(0))
 
     def diffuse(self, prior_mean: Tensor, decay: float, process_noise: Tensor) -> Self:
         """One time step of the state space; `process_noise` (C, D)."""
