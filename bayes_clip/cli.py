@@ -55,16 +55,10 @@ def models() -> None:
 
 @app.command()
 def engines() -> None:
-    """List the engines, the filter's rules (--rule) and the covariances (--covariance)."""
-    from bayes_clip.gaussian import COVARIANCES
+    """List the engines, the ways from labels to a posterior."""
     from bayes_clip.inference import ENGINES
-    from bayes_clip.inference.rules import RULE_SUMMARIES
 
     show(listing(ENGINES))
-    line("\nRules of ekf (--rule):")
-    show(listing(RULE_SUMMARIES))
-    line("\nCovariances of ekf and laplace (--covariance):")
-    show(listing(COVARIANCES))
 
 
 @app.command()

@@ -40,7 +40,8 @@ Covariance = Annotated[
     str | None,
     typer.Option(
         "--covariance",
-        help="full, class_block, diagonal; low_rank for vi.",
+        help="full (all weights jointly; small problems), class_block (one per class), diagonal (a variance "
+        "per weight); for vi diagonal or low_rank.",
         show_default="the engine's own",
         rich_help_panel=ADAPTER,
     ),
@@ -49,7 +50,8 @@ Rule = Annotated[
     str | None,
     typer.Option(
         "--rule",
-        help="How ekf updates: expected, iterated or plain.",
+        help="How ekf updates: expected (averages over the batch's posterior), iterated (at its mode: "
+        "one batch is Laplace), plain (the textbook filter).",
         show_default="expected",
         rich_help_panel=ADAPTER,
     ),

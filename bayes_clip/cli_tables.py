@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -36,6 +36,7 @@ VERDICT = (
     ("abstained", "abstained", None),
 )
 MOST_ROWS = 40
+WIDTH_IN_FILES = 160
 
 
 def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
@@ -47,7 +48,9 @@ def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     columns = [column for column in columns if any(row[column[0]] != "" for row in summary)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for _, heading, digits in columns:
-        table.add_column(heading, justify="left" if digits is None else "right", no_wrap=True)
+        # where the terminal is narrow a number goes on the next line rather than lose its end
+        justify: Literal["left", "right"] = "left" if digits is None else "right"
+        table.add_column(heading, justify=justify, no_wrap=digits is None, overflow="fold")
     for row in summary:
         table.add_row(*(_cell(row, name, digits) for name, _, digits in columns))
     return table
@@ -86,8 +89,11 @@ def listing(described: Mapping[str, str]) -> Table:
 
 
 def show(table: Table) -> None:
-    """A table on standard output, as it is at the time of the call."""
-    Console(highlight=False).print(table)
+    """A table on standard output, as it is at the time of the call; in a file, as wide as it needs."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_IN_FILES)
+    console.print(table)
 
 
 def line(text: str) -> None:

@@ -8,11 +8,6 @@ import torch
 
 from bayes_clip.errors import UserError, nearest
 
-COVARIANCES: dict[str, str] = {
-    "full": "one covariance over all weights of all classes; O(C² D²) memory, small problems only",
-    "class_block": "one full covariance per class, classes coupled in the update; O(C D²) memory (default)",
-    "diagonal": "one variance per weight; O(C D) memory, forgets correlations",
-}
 WORKING_COPIES = 3  # the covariance, its update, and one temporary of the same size
 GIBIBYTE = 1024**3
 

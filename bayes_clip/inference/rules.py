@@ -121,11 +121,6 @@ def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
 
 RULES: dict[str, Rule] = {"expected": expected, "iterated": iterated, "plain": plain}
 DEFAULT_RULE = "expected"
-RULE_SUMMARIES: dict[str, str] = {
-    "expected": "curvature averaged over the batch's posterior: variational fixed point (default)",
-    "iterated": "curvature at the batch's mode, prior fixed: one batch is exactly Laplace",
-    "plain": "curvature at the predicted mean, once: the textbook extended Kalman filter",
-}
 
 
 def find_rule(name: str) -> Rule:
