@@ -30,7 +30,8 @@ def svg_text(figure: Figure) -> str:
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bayes_clip"}):
         figure.savefig(file, format="svg", metadata=nothing)
-    return file.getvalue()
+    # Matplotlib paints the ground of a hatch in the colour of its lines: fainter, the lines can be seen.
+    return re.sub(r"(<pattern[^>]*>\s*<rect[^>]*?)/>", r'\1 fill-opacity="0.3"/>', file.getvalue())
 
 
 def inline(svg: str, name: str, alt: str) -> Markup:
