@@ -1,33 +1,211 @@
-"""The softmax observation y ~ Categorical(softmax(z)): log density, residual and curvature in the logits z.
+"""Observations y ~ p(y | z) of a row's K logits z: log density, and its first two derivatives in z.
 
-Residual r = ∂ log p/∂z = y − p; curvature R = Fisher information in z = diag(p) − p pᵀ. R is singular
-(its rows sum to zero), so everything that uses it works in information form and adds no jitter.
+residual r = ∂ log p/∂z = target − response; curvature R = Fisher information in z.
+
+    softmax    response p = softmax(z)      R = diag(p) − p pᵀ        labels (b,)
+    bernoulli  response p = sigmoid(z)      R = diag(p (1 − p))       labels (b,) or (b, K) of 0 and 1
+    gaussian   response z/σ²                R = I/σ²                  values (b,) or (b, K)
+
+The softmax R is singular (its rows sum to zero), so everything that uses it works in information form and
+adds no jitter.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
 import torch
 from torch import Tensor
 
-
-def one_hot(labels: Tensor, like: Tensor) -> Tensor:
-    """Labels (b,) as rows (b, C) of zeros and a one, in the dtype and on the device of `like` (b, C)."""
-    return torch.nn.functional.one_hot(labels, like.shape[-1]).to(like)
+from bayes_clip.curvature import Curvature, SeparateCurvature, SoftmaxCurvature
 
 
-def log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """log p(y | z) per row in nats, (b,), from logits (b, C) and labels (b,)."""
-    return -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+class Observation(Protocol):
+    """What a likelihood site says of the logits; all float tensors (b, K) unless said."""
+
+    def log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """log p(y | z) per row in nats, (..., b), from logits (..., b, K)."""
+        ...
+
+    def target(self, labels: Tensor, like: Tensor) -> Tensor:
+        """What the response is compared with: residual = target − response."""
+        ...
+
+    def response(self, logits: Tensor) -> Tensor:
+        """The mean of the sufficient statistic, (..., b, K)."""
+        ...
+
+    def curvature(self, logits: Tensor) -> Curvature:
+        """Fisher information in the logits."""
+        ...
+
+    def expected(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Average response and average diagonal curvature, (b, K) each, over samples (S, b, K) of logits."""
+        ...
+
+    def expected_joint(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Average response (b, K) and average curvature (b, K, K) over samples (S, b, K) of logits."""
+        ...
+
+    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+        """log ∫ p(y | z) N(z; mean, covariance) dz per row (b,); `samples` (S, b, K) are drawn from it."""
+        ...
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """Logits (..., C) of the classes, whose softmax is the probability of each, from (..., K); affine."""
+        ...
+
+    def class_variance(self, variance: Tensor) -> Tensor:
+        """Variance (..., C) of `class_logits` from the variance (..., K) of independent logits."""
+        ...
 
 
-def residual(logits: Tensor, labels: Tensor) -> Tensor:
-    """∂ log p/∂z = y − softmax(z), (b, C)."""
-    return one_hot(labels, logits) - logits.softmax(-1)
+@dataclass(frozen=True)
+class Softmax:
+    """y ~ Categorical(softmax(z)): one of C classes."""
+
+    name: ClassVar[str] = "softmax"
+
+    def log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """log softmax(z) at the label, (..., b)."""
+        picked = labels.expand(logits.shape[:-1])[..., None]
+        return logits.log_softmax(-1).gather(-1, picked)[..., 0]
+
+    def target(self, labels: Tensor, like: Tensor) -> Tensor:
+        """One-hot rows."""
+        return torch.nn.functional.one_hot(labels, like.shape[-1]).to(like)
+
+    def response(self, logits: Tensor) -> Tensor:
+        """softmax(z)."""
+        return logits.softmax(-1)
+
+    def curvature(self, logits: Tensor) -> Curvature:
+        """diag(p) − p pᵀ."""
+        return SoftmaxCurvature(logits.softmax(-1))
+
+    def expected(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """E[p] and E[p (1 − p)]."""
+        probabilities = samples.softmax(-1)
+        return probabilities.mean(0), (probabilities * (1 - probabilities)).mean(0)
+
+    def expected_joint(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """E[p] and E[diag(p) − p pᵀ]."""
+        probabilities = samples.softmax(-1)
+        mean = probabilities.mean(0)
+        outer = torch.einsum("sbi,sbj->bij", probabilities, probabilities) / len(samples)
+        return mean, torch.diag_embed(mean) - outer
+
+    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+        """By Monte-Carlo over the samples."""
+        return _log_mean_likelihood(self, samples, labels)
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """The logits themselves."""
+        return logits
+
+    def class_variance(self, variance: Tensor) -> Tensor:
+        """The variance itself."""
+        return variance
 
 
-def curvature(probabilities: Tensor) -> Tensor:
-    """Fisher information in the logits, diag(p) − p pᵀ, (b, C, C), from probabilities (b, C)."""
-    return torch.diag_embed(probabilities) - probabilities[:, :, None] * probabilities[:, None, :]
+@dataclass(frozen=True)
+class Bernoulli:
+    """Every y_k ~ Bernoulli(sigmoid(z_k)): one output for two classes, or one against the rest for each."""
+
+    name: ClassVar[str] = "bernoulli"
+
+    def log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the outputs, (..., b)."""
+        target = self.target(labels, logits).expand(logits.shape)
+        return -torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+
+    def target(self, labels: Tensor, like: Tensor) -> Tensor:
+        """The labels as numbers."""
+        return labels.reshape(len(labels), -1).to(like)
+
+    def response(self, logits: Tensor) -> Tensor:
+        """sigmoid(z)."""
+        return logits.sigmoid()
+
+    def curvature(self, logits: Tensor) -> Curvature:
+        """diag(p (1 − p))."""
+        return SeparateCurvature(logits.sigmoid() * (-logits).sigmoid())
+
+    def expected(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """E[p] and E[p (1 − p)]."""
+        return samples.sigmoid().mean(0), (samples.sigmoid() * (-samples).sigmoid()).mean(0)
+
+    def expected_joint(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """E[p] and E[p (1 − p)] on a diagonal."""
+        mean, own = self.expected(samples)
+        return mean, torch.diag_embed(own)
+
+    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+        """By Monte-Carlo over the samples."""
+        return _log_mean_likelihood(self, samples, labels)
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """(0, z) for one output; for C outputs z: exactly one of them is on, with odds exp(z_k)."""
+        return _against_zero(logits)
+
+    def class_variance(self, variance: Tensor) -> Tensor:
+        """(0, v) for one output, else v."""
+        return _against_zero(variance)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Every y_k ~ N(z_k, σ²), σ² the `variance` (K,) or (): the observation for which the filter is exact."""
+
+    variance: Tensor
+    name: ClassVar[str] = "gaussian"
+
+    def log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the outputs, (..., b)."""
+        excess = labels.reshape(len(labels), -1).to(logits) - logits
+        density = excess.square() / self.variance + (2 * math.pi * self.variance).log()
+        return -density.expand(logits.shape).sum(-1) / 2
+
+    def target(self, labels: Tensor, like: Tensor) -> Tensor:
+        """y/σ²."""
+        return labels.reshape(len(labels), -1).to(like) / self.variance
+
+    def response(self, logits: Tensor) -> Tensor:
+        """z/σ²."""
+        return logits / self.variance
+
+    def curvature(self, logits: Tensor) -> Curvature:
+        """I/σ²."""
+        return SeparateCurvature((1 / self.variance).to(logits).expand(logits.shape))
+
+    def expected(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The response is linear and the curvature constant; antithetic samples have the mean exactly."""
+        mean = samples.mean(0)
+        return mean / self.variance, (1 / self.variance).to(mean).expand(mean.shape)
+
+    def expected_joint(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, the curvature on a diagonal."""
+        mean, own = self.expected(samples)
+        return mean, torch.diag_embed(own)
+
+    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+        """log N(y; mean, covariance + σ² I), exactly."""
+        spread = covariance + torch.diag_embed(self.variance.to(mean).expand(mean.shape))
+        normal = torch.distributions.MultivariateNormal(mean, spread, validate_args=False)
+        return normal.log_prob(labels.reshape(len(labels), -1).to(mean))
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """log N(e_k; z, σ²) of each class's one-hot vector e_k, up to a constant: (z − ½)/σ²."""
+        return _against_zero((logits - 0.5) / self.variance)
+
+    def class_variance(self, variance: Tensor) -> Tensor:
+        """v/σ⁴."""
+        return _against_zero(variance / self.variance.square())
+
+
+SOFTMAX = Softmax()
 
 
 def fixed_noise(draws: int, like: Tensor) -> Tensor:
@@ -41,18 +219,12 @@ def fixed_noise(draws: int, like: Tensor) -> Tensor:
     return torch.cat([half, -half]).to(like)
 
 
-def expected_softmax(logits: Tensor, deviation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """E[p] and E[p (1 − p)], each (b, C), for independent logits N(`logits`, `deviation`²), both (b, C).
-
-    Monte-Carlo over `noise` (draws, b, C); the error falls with the root of the number of draws.
-    """
-    samples = (logits + noise * deviation).softmax(-1)
-    return samples.mean(0), (samples * (1 - samples)).mean(0)
+def _log_mean_likelihood(observation: Observation, samples: Tensor, labels: Tensor) -> Tensor:
+    return observation.log_likelihood(samples, labels).logsumexp(0) - math.log(len(samples))
 
 
-def expected_softmax_joint(logits: Tensor, root: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """E[p] (b, C) and E[diag(p) − p pᵀ] (b, C, C) for logits N(`logits`, root rootᵀ), `root` (b, C, C)."""
-    samples = (logits + torch.einsum("bij,sbj->sbi", root, noise)).softmax(-1)
-    mean = samples.mean(0)
-    outer = torch.einsum("sbi,sbj->bij", samples, samples) / len(samples)
-    return mean, torch.diag_embed(mean) - outer
+def _against_zero(logits: Tensor) -> Tensor:
+    """One output stands for the second of two classes, whose rival is zero."""
+    if logits.shape[-1] > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=-1)

@@ -16,14 +16,16 @@ class Projection:
 
     logits: Tensor  # (b, C) predicted mean
     gram: Gram  # their covariance
-    cross: Tensor  # covariance of weights and logits: P Φᵀ, in the shape of the family
-    design: Tensor  # (b, D)
+    cross: Tensor  # covariance of weights and logits: P Hᵀ, in the shape of the family
+    design: Tensor  # (b, D), or a Jacobian (b, C, P)
 
 
 class Belief(Protocol):
-    """A Gaussian over the weights (C, D) of C linear classes; logits of design rows Φ (b, D) are Φ Wᵀ.
+    """A Gaussian over weights, whose logits are H w.
 
-    Implementations are frozen dataclasses of tensors: `mean` (C, D) and a covariance of their own shape.
+    For a linear head the weights are (C, D) and the design Φ (b, D), shared by the classes: logits Φ Wᵀ. Any
+    other program has flat weights (P,) and a Jacobian (b, C, P); see `design`. Implementations are frozen
+    dataclasses of tensors: `mean` and a covariance of their own shape.
     """
 
     @property
@@ -31,7 +33,7 @@ class Belief(Protocol):
 
     @classmethod
     def from_prior(cls, mean: Tensor, variance: Tensor) -> Self:
-        """Independent weights with the given mean and variance, both (C, D)."""
+        """Independent weights with the given mean and variance, of one shape."""
         ...
 
     def project(self, design: Tensor) -> Projection:
@@ -39,11 +41,14 @@ class Belief(Protocol):
         ...
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
-        """Mean + P Φᵀ a and covariance − P Φᵀ B Φ P, for dual a (b, C) and downdate B of the Gram's shape."""
+        """Mean + P Hᵀ a and covariance − P Hᵀ B H P, for dual a (b, C) and downdate B of the Gram's shape."""
         ...
 
-    def diffuse(self, prior_mean: Tensor, decay: float, process_noise: Tensor) -> Self:
-        """One time step: m₀ + γ (m − m₀), γ² P + diag(Q); `process_noise` (C, D) holds variances."""
+    def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
+        """One time step: m₀ + γ (m − m₀), γ P γ + diag(Q).
+
+        `process_noise` holds variances; it and a `decay` per weight are shaped like the mean.
+        """
         ...
 
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:

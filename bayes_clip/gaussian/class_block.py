@@ -40,10 +40,14 @@ class ClassBlock:
         mean = self.mean + (cross @ dual.mT[..., None])[..., 0]
         return replace(self, mean=mean, covariance=self.covariance - (cross @ downdate) @ cross.mT)
 
-    def diffuse(self, prior_mean: Tensor, decay: float, process_noise: Tensor) -> Self:
-        """One time step of the state space; `process_noise` (C, D)."""
-        covariance = decay**2 * self.covariance + torch.diag_embed(process_noise)
-        return replace(self, mean=prior_mean + decay * (self.mean - prior_mean), covariance=covariance)
+    def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
+        """One time step of the state space; `process_noise` and a tensor `decay` are (C, D)."""
+        mean = prior_mean + decay * (self.mean - prior_mean)
+        if isinstance(decay, Tensor):
+            covariance = decay[..., None] * self.covariance * decay[..., None, :]
+        else:
+            covariance = decay**2 * self.covariance
+        return replace(self, mean=mean, covariance=covariance + torch.diag_embed(process_noise))
 
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (N, C) of the logits of `design` (N, D)."""

@@ -1,8 +1,8 @@
 """What a batch multiplies the weights with: one design for all classes, or a Jacobian.
 
-A linear head has rows Φ (b, D) and weights W (C, D): its logits are Φ Wᵀ. Any other program is linearised: its
-logits are J w with a Jacobian J (b, C, P) and flat weights (P,). Beliefs that do not need the structure of a
-head are written once over these functions.
+A linear head has rows Φ (b, D) and weights W (C, D): its logits are Φ Wᵀ. Any other program is linearised:
+its logits are J w with a Jacobian J (b, C, P) and flat weights (P,). Beliefs that do not need the structure
+of a head are written once over these functions.
 """
 
 from __future__ import annotations
@@ -28,3 +28,10 @@ def pull_back(design: Tensor, dual: Tensor) -> Tensor:
 def classes_outermost(columns: Tensor) -> Tensor:
     """(b, C, k) as (C b, k): the order in which a dense Gram matrix lists the logits of a batch."""
     return columns.transpose(0, 1).reshape(-1, columns.shape[-1])
+
+
+def row_times(design: Tensor, columns: Tensor) -> Tensor:
+    """Each row's H_n applied to its own columns: (n, K, C) from (n, K, C, D) or (n, K, P)."""
+    if design.ndim == 2:
+        return torch.einsum("nd,nkcd->nkc", design, columns)
+    return torch.einsum("ncp,nkp->nkc", design, columns)

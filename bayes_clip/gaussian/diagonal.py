@@ -1,4 +1,4 @@
-"""The diagonal belief: every weight on its own. O(C D) memory and O(C D b) time per batch of b rows."""
+"""The diagonal belief: every weight on its own. O(P) memory."""
 
 from __future__ import annotations
 
@@ -8,50 +8,62 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
-from bayes_clip.gaussian.gram import BlockGram
+from bayes_clip.gaussian.gram import BlockGram, DenseGram
+from bayes_clip.gaussian.matrices import root_of
 
 
 @dataclass(frozen=True)
 class Diagonal:
-    """W_cd ~ N(m_cd, v_cd), all independent.
+    """Weights N(m_i, v_i), all independent.
 
-    The update is the exact one of the class-block belief followed by keeping the marginal variances
-    (the fully decoupled filter); it forgets all correlation between weights and is over-confident in
-    directions that the data leave open.
+    The update is the exact one (for a linear head: of the class-block belief) followed by keeping the
+    marginal variances (the fully decoupled filter); it forgets all correlation between weights and is
+    over-confident in directions that the data leave open. A batch of b rows takes O(C D b²) time for a head
+    and O(P C² b²) otherwise.
     """
 
-    mean: Tensor  # (C, D)
-    variance: Tensor  # (C, D)
+    mean: Tensor  # (C, D), or (P,) for a program that is no linear head
+    variance: Tensor  # the same shape
 
     @classmethod
     def from_prior(cls, mean: Tensor, variance: Tensor) -> Self:
-        """Independent weights with the given mean and variance, both (C, D)."""
+        """Independent weights with the given mean and variance, of one shape."""
         return cls(mean, variance)
 
     def project(self, design: Tensor) -> Projection:
-        """Predicted logits of a batch (b, D), their Gram blocks and P Φᵀ (C, D, b)."""
-        cross = self.variance[..., None] * design.mT
-        return Projection(design @ self.mean.mT, BlockGram(design @ cross), cross, design)
+        """Predicted logits of a batch, their Gram and P Hᵀ: (C, D, b), or (P, C b) for a Jacobian."""
+        logits = designs.times(design, self.mean)
+        if design.ndim == 2:
+            cross = self.variance[..., None] * design.mT
+            return Projection(logits, BlockGram(design @ cross), cross, design)
+        rows = designs.classes_outermost(design)
+        cross = self.variance[:, None] * rows.mT
+        return Projection(logits, DenseGram(rows @ cross, design.shape[1]), cross, design)
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
-        """Posterior for dual a (b, C) and downdate blocks B (C, b, b), projected to its variances."""
+        """Posterior for dual a (b, C) and downdate B of the Gram's shape, projected to its variances."""
         cross = projection.cross
-        mean = self.mean + (cross @ dual.mT[..., None])[..., 0]
+        flat = dual.mT if cross.ndim == 3 else dual.T.reshape(-1)
+        mean = self.mean + (cross @ flat[..., None])[..., 0]
         removed = (cross @ downdate).mul_(cross).sum(-1)
         # in exact arithmetic nothing is removed that is not there
         return replace(self, mean=mean, variance=(self.variance - removed).clamp_min(0))
 
-    def diffuse(self, prior_mean: Tensor, decay: float, process_noise: Tensor) -> Self:
-        """One time step of the state space; `process_noise` (C, D)."""
+    def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
+        """One time step of the state space; `process_noise` and a tensor `decay` are shaped like the mean."""
         mean = prior_mean + decay * (self.mean - prior_mean)
         return replace(self, mean=mean, variance=decay**2 * self.variance + process_noise)
 
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C) of the logits of `design` (N, D)."""
-        return design @ self.mean.mT, design.square() @ self.variance.mT
+        """Mean and variance (N, C) of the logits of N design rows."""
+        return designs.times(design, self.mean), designs.times(design.square(), self.variance)
 
     def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Draws (S, N, C) of each row's logits: independent over classes, hence exact from the moments."""
-        mean, variance = self.logit_moments(design)
-        return torch.addcmul(mean, variance.sqrt(), noise)
+        """Joint draws (S, N, C) of each row's logits; for a head they are independent over classes."""
+        if design.ndim == 2:
+            mean, variance = self.logit_moments(design)
+            return torch.addcmul(mean, variance.sqrt(), noise)
+        root = root_of(torch.einsum("ncp,p,nkp->nck", design, self.variance, design))
+        return designs.times(design, self.mean) + torch.einsum("nck,snk->snc", root, noise)

@@ -7,7 +7,7 @@ covariance G. Conditioning moves the weights by P Φᵀ a (a: the dual, (b, C)) 
     z = z₀ + G a,   a = (I + W G)⁻¹ (h − W z₀),   B = (I + W G)⁻¹ W        for sites exp(hᵀz − ½ zᵀWz)
 
 `BlockGram` is for beliefs whose classes are independent: G is one (b, b) block per class. `DenseGram` is for
-a full covariance. Both offer the same methods; the update rules are written once, over either.
+all others. Both offer the same methods; the update rules are written once, over either.
 Softmax Newton steps on blocks follow Rasmussen & Williams (2006), algorithm 3.3.
 """
 
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.curvature import Curvature, SoftmaxCurvature
 from bayes_clip.gaussian.matrices import log_diagonal, removed, root_of, symmetric
+from bayes_clip.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -36,35 +37,41 @@ class BlockGram:
         """G a for a dual (b, C)."""
         return torch.einsum("cij,jc->ic", self.blocks, dual)
 
-    def newton(self, probabilities: Tensor, excess: Tensor, residual: Tensor) -> Tensor:
-        """Dual of the Newton step with the coupled curvature diag(p) − p pᵀ; all arguments (b, C).
+    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
+        """Dual of the Newton step, (b, C); `excess` z − z₀ at the expansion point and residual r, (b, C).
 
-        `excess` is z − z₀ at the point of expansion: the step solves a = (I + R G)⁻¹ (R (z − z₀) + r).
+        The step solves a = (I + R G)⁻¹ (R (z − z₀) + r), with the coupling of a softmax in R.
         """
-        precision, factor = self._coupled(probabilities)
-        weighted = probabilities * excess
-        target = weighted - probabilities * weighted.sum(-1, keepdim=True) + residual
+        target = curvature.times(excess) + residual
+        if not isinstance(curvature, SoftmaxCurvature):
+            return target - self._times(self.site_downdate(curvature.own), self.times(target))
+        precision, factor = self._coupled(curvature.probabilities)
         shift = torch.einsum("cij,jc->ic", precision, self.times(target))
         shared = torch.cholesky_solve(shift.sum(-1, keepdim=True), factor)[:, 0]
         return target - shift + torch.einsum("cij,j->ic", precision, shared)
 
-    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
-        """Diagonal blocks (C, b, b) of (I + R G)⁻¹ R with the coupled curvature R = diag(p) − p pᵀ.
+    def downdate(self, curvature: Curvature) -> Tensor:
+        """Diagonal blocks (C, b, b) of (I + R G)⁻¹ R.
 
-        Keeping only these blocks is the assumed-density projection of the class-block belief.
+        Where the curvature couples the classes, keeping only these blocks is the assumed-density projection
+        of the class-block belief.
         """
-        precision, factor = self._coupled(probabilities)
+        if not isinstance(curvature, SoftmaxCurvature):
+            return self.site_downdate(curvature.own)
+        precision, factor = self._coupled(curvature.probabilities)
         rows = precision.shape[-1]
         stacked = precision.transpose(0, 1).reshape(rows, -1)
         half = torch.linalg.solve_triangular(factor, stacked, upper=False)
         half = half.reshape(rows, -1, rows).transpose(0, 1)
         return precision - half.mT @ half
 
-    def softmax_log_determinant(self, probabilities: Tensor) -> Tensor:
-        """log |I + R G| with the coupled curvature, a scalar."""
-        root = probabilities.T.sqrt()
-        inner = torch.linalg.cholesky(self._inner(root))
-        return 2 * (log_diagonal(inner) + log_diagonal(self._coupled(probabilities)[1]))
+    def log_determinant(self, curvature: Curvature) -> Tensor:
+        """log |I + R G|, a scalar."""
+        weight = curvature.probabilities if isinstance(curvature, SoftmaxCurvature) else curvature.own
+        inner = 2 * log_diagonal(torch.linalg.cholesky(self._inner(weight.T.sqrt())))
+        if not isinstance(curvature, SoftmaxCurvature):
+            return inner
+        return inner + 2 * log_diagonal(self._coupled(curvature.probabilities)[1])
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and posterior standard deviations of the logits (b, C) given diagonal sites.
@@ -87,13 +94,17 @@ class BlockGram:
         half = torch.linalg.solve_triangular(factor, torch.diag_embed(root), upper=False)
         return half.mT @ half
 
-    def expected(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """E[p] and the expected diagonal curvature E[p (1 − p)], each (b, C)."""
-        return observation.expected_softmax(logits, deviation, noise)
+    def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
+        """Draws (S, b, C) of independent logits N(`logits`, `deviation`²) from standard normal `noise`."""
+        return logits + noise * deviation
 
-    def start(self, probabilities: Tensor) -> Tensor:
-        """Site precision (b, C) to begin a fixed point with: p (1 − p)."""
-        return probabilities * (1 - probabilities)
+    def expected(self, observation: Observation, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Average response and the average diagonal curvature, each (b, C), over samples (S, b, C)."""
+        return observation.expected(samples)
+
+    def start(self, curvature: Curvature) -> Tensor:
+        """Site precision (b, C) to begin a fixed point with: the diagonal of the curvature."""
+        return curvature.own
 
     def site_times(self, precision: Tensor, logits: Tensor) -> Tensor:
         """W z for diagonal sites, (b, C)."""
@@ -107,6 +118,10 @@ class BlockGram:
         """Predicted standard deviation of each logit, (b, C)."""
         return self.blocks.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt().T
 
+    def row_covariance(self) -> Tensor:
+        """Covariance of each row's logits, (b, C, C): diagonal."""
+        return torch.diag_embed(self.blocks.diagonal(dim1=1, dim2=2).T)
+
     def without(self, site: Tensor) -> Tensor:
         """Q = S (I − G S)⁻¹ (C, b, b): a downdate of −Q takes sites S (C, b, b) out of this belief."""
         return symmetric(removed(self.blocks, site))
@@ -117,12 +132,16 @@ class BlockGram:
 
     def cavity_dual(self, removal: Tensor, site: Tensor, linear: Tensor, logits: Tensor) -> Tensor:
         """Dual (b, C) of the mean when sites are taken out: (I + Q G)(S z − h), `removal` Q."""
-        excess = (site @ logits.T[..., None])[..., 0].T - linear
-        return excess + (removal @ self.times(excess).T[..., None])[..., 0].T
+        excess = self._times(site, logits) - linear
+        return excess + self._times(removal, self.times(excess))
 
     def site_linear(self, site: Tensor, logits: Tensor, dual: Tensor) -> Tensor:
         """h = S z + a (b, C): the linear term of sites whose posterior logits are z."""
-        return (site @ logits.T[..., None])[..., 0].T + dual
+        return self._times(site, logits) + dual
+
+    def _times(self, blocks: Tensor, rows: Tensor) -> Tensor:
+        """Blocks (C, b, b) times rows (b, C), class by class."""
+        return (blocks @ rows.T[..., None])[..., 0].T
 
     def _inner(self, root: Tensor) -> Tensor:
         """I + W^½ G W^½ per class."""
@@ -151,19 +170,18 @@ class DenseGram:
         """G a for a dual (b, C)."""
         return self._rows(self.matrix @ self._flat(dual))
 
-    def newton(self, probabilities: Tensor, excess: Tensor, residual: Tensor) -> Tensor:
-        """Dual (b, C) of the Newton step with curvature diag(p) − p pᵀ; all arguments (b, C)."""
-        curvature = observation.curvature(probabilities)
-        target = self._flat(self.site_times(curvature, excess) + residual)
-        return self._rows(torch.linalg.solve(self._system(curvature), target))
+    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
+        """Dual (b, C) of the Newton step; `excess` z − z₀ and residual r, both (b, C)."""
+        target = self._flat(curvature.times(excess) + residual)
+        return self._rows(torch.linalg.solve(self._system(curvature.dense()), target))
 
-    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
+    def downdate(self, curvature: Curvature) -> Tensor:
         """(I + R G)⁻¹ R, (C b, C b)."""
-        return self.site_downdate(observation.curvature(probabilities))
+        return self.site_downdate(curvature.dense())
 
-    def softmax_log_determinant(self, probabilities: Tensor) -> Tensor:
+    def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
-        return torch.linalg.slogdet(self._system(observation.curvature(probabilities))).logabsdet
+        return torch.linalg.slogdet(self._system(curvature.dense())).logabsdet
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and a root (b, C, C) of each row's posterior covariance, given sites (b, C, C)."""
@@ -176,13 +194,17 @@ class DenseGram:
         """(I + W G)⁻¹ W, (C b, C b), for site precision (b, C, C)."""
         return symmetric(torch.linalg.solve(self._system(precision), self._spread(precision)))
 
-    def expected(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """E[p] (b, C) and the expected curvature E[diag(p) − p pᵀ] (b, C, C)."""
-        return observation.expected_softmax_joint(logits, deviation, noise)
+    def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
+        """Draws (S, b, C) of each row's logits, `deviation` a root (b, C, C) of their covariance."""
+        return logits + torch.einsum("bij,sbj->sbi", deviation, noise)
 
-    def start(self, probabilities: Tensor) -> Tensor:
-        """Site precision (b, C, C) to begin a fixed point with: diag(p) − p pᵀ."""
-        return observation.curvature(probabilities)
+    def expected(self, observation: Observation, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Average response (b, C) and the average curvature (b, C, C) over samples (S, b, C)."""
+        return observation.expected_joint(samples)
+
+    def start(self, curvature: Curvature) -> Tensor:
+        """Site precision (b, C, C) to begin a fixed point with: the curvature."""
+        return curvature.dense()
 
     def site_times(self, precision: Tensor, logits: Tensor) -> Tensor:
         """W z, (b, C), for sites (b, C, C)."""
@@ -194,7 +216,11 @@ class DenseGram:
 
     def deviation(self) -> Tensor:
         """A root (b, C, C) of the predicted covariance of each row's logits."""
-        return root_of(self._row_blocks(self.matrix))
+        return root_of(self.row_covariance())
+
+    def row_covariance(self) -> Tensor:
+        """Covariance of each row's logits, (b, C, C)."""
+        return self._row_blocks(self.matrix)
 
     def without(self, site: Tensor) -> Tensor:
         """Q = S (I − G S)⁻¹ (C b, C b): a downdate of −Q takes sites S out of this belief."""

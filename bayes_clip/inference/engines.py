@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
 from bayes_clip.gaussian import Belief, check_fits
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference import kalman
@@ -25,6 +24,7 @@ from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_pr
 from bayes_clip.inference.rules import find_rule
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
+from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
 from bayes_clip.threads import one_thread
 
@@ -132,7 +132,7 @@ def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> F
             start = find_mode(problem, start, TUNING_TOLERANCE)
         logits = logits_of(problem, start)
         probabilities = logits.softmax(-1)
-        residual = observation.one_hot(problem.labels, logits) - probabilities
+        residual = SOFTMAX.target(problem.labels, logits) - probabilities
         own = probabilities * (1 - probabilities)
         return cavity_moments(problem.design, problem.variance, logits, own, residual, folds)
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, Diagonal
+from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.inference.rules import BatchUpdate, Rule
+from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
 from bayes_clip.progress import track
 from bayes_clip.state_space import StateSpace
 from bayes_clip.threads import one_thread
@@ -29,10 +30,10 @@ STATIC = StateSpace()
 
 @dataclass(frozen=True)
 class Batch:
-    """b labelled rows: logits are `offset` + `design` Wᵀ; offset (b, C), none is zero."""
+    """b labelled rows: logits are `offset` + H w; offset (b, C), none is zero."""
 
-    design: Tensor  # (b, D)
-    labels: Tensor  # (b,)
+    design: Tensor  # H: (b, D) for a linear head, else a Jacobian (b, C, P)
+    labels: Tensor  # (b,), or (b, C) for observations of several outputs
     offset: Tensor | None = None  # (b, C)
 
 
@@ -49,64 +50,93 @@ class KalmanState:
     """The belief after `steps` batches, and the prior it decays to."""
 
     belief: Belief
-    prior_mean: Tensor  # (C, D)
-    prior_variance: Tensor  # (C, D)
+    prior_mean: Tensor  # (C, D), or (P,) for a program that is no linear head
+    prior_variance: Tensor  # the same shape
     steps: int = 0
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What one update reports; tensors stay on the device, reading one waits for it."""
+    """What one update reports; tensors stay on the device, reading one waits for it.
+
+    `nis` is νᵀ S⁺ ν with the innovation ν = y − response at the predicted logits and S = R + R G R its
+    predicted covariance, for the batch as a whole. For Gaussian observations it is chi-square distributed
+    with `degrees_of_freedom` where the model is right; for labels it is not (a sure and right prediction
+    makes it nearly zero, a wrong one huge), though its mean is the degrees of freedom to first order.
+    """
 
     rows: int
-    prequential_score: Tensor  # () sum over rows of log p(y | data before the batch), nats, by Monte-Carlo
+    prequential_score: Tensor  # () sum over rows of log p(y | data before the batch), nats
     change: BatchUpdate  # the rule's sites, posterior logits, log evidence and iterations
+    nis: Tensor  # () normalised innovation squared
+    degrees_of_freedom: int  # of the innovations
+    gain_norm: Tensor  # () length of the mean's step per unit of innovation
     seconds: float
 
 
 def init(prior_mean: Tensor, prior_variance: Tensor, covariance: str) -> KalmanState:
-    """The state before any data: the prior N(`prior_mean`, diag `prior_variance`), both (C, D)."""
+    """The state before any data: the prior N(`prior_mean`, diag `prior_variance`), of one shape."""
     belief = FAMILIES[covariance].from_prior(prior_mean, prior_variance)
     return KalmanState(belief, prior_mean, prior_variance)
 
 
 def update(
-    state: KalmanState, batch: Batch, rule: Rule, state_space: StateSpace = STATIC
+    state: KalmanState,
+    batch: Batch,
+    rule: Rule,
+    state_space: StateSpace = STATIC,
+    observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, StepInfo]:
     """Propagate one time step (none before the first batch) and condition on the batch."""
     start = time.perf_counter()
-    belief = state.belief
-    if not state_space.is_static and state.steps > 0:
-        noise = state_space.noise * state.prior_variance
-        belief = belief.diffuse(state.prior_mean, state_space.decay, noise)
-    projection, exact = _project(belief, batch)
+    belief = propagated(state, state_space)
+    projection, exact = projected(belief, batch)
     with one_thread():
-        score = _prequential_score(exact, batch.labels)
-        change = rule(exact.gram, exact.logits, batch.labels, _prior_logit_variance(state, batch))
-    belief = _moved(belief, projection, change.dual, change.downdate)
-    info = StepInfo(len(batch.labels), score, change, time.perf_counter() - start)
-    return replace(state, belief=belief, steps=state.steps + 1), info
+        score = _prequential_score(exact, batch.labels, observation)
+        nis, freedom, innovation = _innovation(exact, batch.labels, observation)
+        variance = _prior_logit_variance(state, batch)
+        change = rule(observation, exact.gram, exact.logits, batch.labels, variance)
+    moved = conditioned(belief, projection, change.dual, change.downdate)
+    gain = (moved.mean - belief.mean).norm() / innovation.clamp_min(torch.finfo(innovation.dtype).tiny)
+    seconds = time.perf_counter() - start
+    info = StepInfo(len(batch.labels), score, change, nis, freedom, gain, seconds)
+    return replace(state, belief=moved, steps=state.steps + 1), info
+
+
+def propagated(state: KalmanState, state_space: StateSpace) -> Belief:
+    """The belief one time step later; before the first batch, the prior as it is."""
+    if state_space.is_static or state.steps == 0:
+        return state.belief
+    noise = state_space.noise * state.prior_variance
+    return state.belief.diffuse(state.prior_mean, state_space.decay, noise)
 
 
 def take_out(state: KalmanState, batch: Batch, site: Site) -> KalmanState:
     """The belief without the batch's site: what the other batches say (the cavity)."""
-    projection, exact = _project(state.belief, batch)
+    projection, exact = projected(state.belief, batch)
     removal = exact.gram.without(site.matrix)
     dual = exact.gram.cavity_dual(removal, site.matrix, site.linear, exact.logits)
-    return replace(state, belief=_moved(state.belief, projection, dual, -removal), steps=state.steps - 1)
+    return replace(state, belief=conditioned(state.belief, projection, dual, -removal), steps=state.steps - 1)
 
 
-def put_in(state: KalmanState, batch: Batch, rule: Rule) -> tuple[KalmanState, StepInfo, Site]:
+def put_in(
+    state: KalmanState, batch: Batch, rule: Rule, observation: Observation = SOFTMAX
+) -> tuple[KalmanState, StepInfo, Site]:
     """`update` of the static model that also returns the batch's site, for `take_out`."""
-    _, exact = _project(state.belief, batch)
-    state, info = update(state, batch, rule)
+    _, exact = projected(state.belief, batch)
+    state, info = update(state, batch, rule, STATIC, observation)
     matrix = exact.gram.site_of(info.change.downdate)
     linear = exact.gram.site_linear(matrix, info.change.logits, info.change.dual)
     return state, info, Site(matrix, linear)
 
 
 def run(
-    state: KalmanState, data: Sequence[Batch], rule: Rule, state_space: StateSpace = STATIC, passes: int = 1
+    state: KalmanState,
+    data: Sequence[Batch],
+    rule: Rule,
+    state_space: StateSpace = STATIC,
+    passes: int = 1,
+    observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, list[StepInfo]]:
     """Feed the batches in order; each further pass replaces every batch's contribution in turn.
 
@@ -119,7 +149,7 @@ def run(
     if passes == 1:
         infos = []
         for batch in track(data, "Filtering"):
-            state, info = update(state, batch, rule, state_space)
+            state, info = update(state, batch, rule, state_space, observation)
             infos.append(info)
         return state, infos
     sites: dict[int, Site] = {}
@@ -129,7 +159,7 @@ def run(
         for index, batch in enumerate(track(data, f"Filtering, pass {sweep + 1} of {passes}")):
             if index in sites:
                 state = take_out(state, batch, sites[index])
-            state, info, sites[index] = put_in(state, batch, rule)
+            state, info, sites[index] = put_in(state, batch, rule, observation)
             infos.append(info)
     return state, infos
 
@@ -146,7 +176,7 @@ def _check_passes(passes: int, state: KalmanState, state_space: StateSpace) -> N
         )
 
 
-def _project(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
+def projected(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
     """The batch seen through the belief, and the same with logits and Gram in float64.
 
     The small systems are solved in float64 whatever the belief's precision: they decide the sites.
@@ -158,17 +188,34 @@ def _project(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
     return projection, replace(projection, gram=projection.gram.double(), logits=logits)
 
 
-def _moved(belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor) -> Belief:
+def conditioned(belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor) -> Belief:
+    """`Belief.condition` with what the float64 systems said, in the belief's own precision."""
     return belief.condition(projection, dual.to(projection.design), downdate.to(projection.design))
 
 
 def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
     """Mean prior variance of the batch's logits, a scalar."""
-    return (batch.design.square() @ state.prior_variance.mT).mean().double()
+    return designs.times(batch.design.square(), state.prior_variance).mean().double()
 
 
-def _prequential_score(exact: Projection, labels: Tensor) -> Tensor:
-    """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned."""
-    noise = observation.fixed_noise(SCORE_DRAWS, exact.logits)
-    predicted, _ = exact.gram.expected(exact.logits, exact.gram.deviation(), noise)
-    return predicted.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float64).tiny).log().sum()
+def _prequential_score(exact: Projection, labels: Tensor, observation: Observation) -> Tensor:
+    """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned.
+
+    Exact for Gaussian observations, otherwise by Monte-Carlo.
+    """
+    noise = fixed_noise(SCORE_DRAWS, exact.logits)
+    samples = exact.gram.samples(exact.logits, exact.gram.deviation(), noise)
+    return observation.predictive_score(samples, labels, exact.logits, exact.gram.row_covariance()).sum()
+
+
+def _innovation(exact: Projection, labels: Tensor, observation: Observation) -> tuple[Tensor, int, Tensor]:
+    """Normalised innovation squared, its degrees of freedom, and the length of the innovation.
+
+    (R + R G R)⁺ = R⁺ − (I + G R)⁻¹ G on the range of R, so that νᵀ S⁺ ν = νᵀ R⁺ ν − νᵀ G a with the dual a of
+    one Newton step.
+    """
+    curvature = observation.curvature(exact.logits)
+    innovation = observation.target(labels, exact.logits) - observation.response(exact.logits)
+    dual = exact.gram.newton(curvature, torch.zeros_like(innovation), innovation)
+    nis = curvature.inverse_square(innovation) - (innovation * exact.gram.times(dual)).sum()
+    return nis.clamp_min(0), curvature.degrees_of_freedom, innovation.norm()

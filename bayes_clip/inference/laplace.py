@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
 from bayes_clip.inference.batches import batches
 from bayes_clip.progress import track
@@ -36,7 +36,7 @@ def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior
 
 
 def _full(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> Full:
-    curvature = observation.curvature(probabilities)
+    curvature = SoftmaxCurvature(probabilities).dense()
     rows = design.double()
     precision = torch.einsum("nij,nd,ne->idje", curvature, rows, rows).reshape(mode.numel(), mode.numel())
     precision.diagonal().add_(1 / prior_variance.double().reshape(-1))
@@ -76,6 +76,6 @@ def _streamed_blocks(
     still = torch.zeros_like(probabilities[:1])
     for rows in track(batches(labels, len(mode), "balanced", None, seed=0), "Laplace covariance"):
         projection = belief.project(design[rows])
-        downdate = projection.gram.double().softmax_downdate(probabilities[rows])
+        downdate = projection.gram.double().downdate(SoftmaxCurvature(probabilities[rows]))
         belief = belief.condition(projection, still.expand(len(rows), -1).to(mode), downdate.to(mode))
     return belief

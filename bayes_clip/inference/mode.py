@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.observation import SOFTMAX
 
 NEWTON_STEPS = 100
 CONJUGATE_STEPS = 250
@@ -60,7 +60,7 @@ def find_mode(
 
     `start` (C, r) warm-starts. The objective is strictly concave, so there is one mode.
     """
-    labels = observation.one_hot(problem.labels, problem.prior_logits)
+    labels = SOFTMAX.target(problem.labels, problem.prior_logits)
     deviation = start
     if deviation is None:
         deviation = problem.mean.new_zeros(len(problem.mean), problem.design.shape[1])
@@ -99,7 +99,7 @@ def logits_of(problem: ModeProblem, deviation: Tensor) -> Tensor:
 
 
 def _objective(problem: ModeProblem, deviation: Tensor, logits: Tensor) -> Tensor:
-    fit = observation.log_likelihood(logits, problem.labels).sum()
+    fit = SOFTMAX.log_likelihood(logits, problem.labels).sum()
     return fit - (deviation.square() / problem.variance).sum() / 2
 
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.curvature import Curvature
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.gaussian.gram import Gram
+from bayes_clip.observation import Observation, fixed_noise
 
 NEWTON_TOLERANCE = 1e-10
 START_TOLERANCE = 1e-2
@@ -51,42 +52,50 @@ class BatchUpdate:
     iterations: int
 
 
-# gram, predicted logits (b, C), labels (b,), prior variance of a logit -> update
-Rule = Callable[[Gram, Tensor, Tensor, Tensor], BatchUpdate]
+# observation, gram, predicted logits (b, C), labels (b,), prior variance of a logit -> update
+Rule = Callable[[Observation, Gram, Tensor, Tensor, Tensor], BatchUpdate]
 
 
-def plain(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
+def plain(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
     """One linearisation at the predicted logits (b, C): the textbook extended Kalman update."""
-    probabilities = predicted.softmax(-1)
-    residual = observation.residual(predicted, labels)
-    dual = gram.newton(probabilities, torch.zeros_like(predicted), residual)
-    return _modal(gram, predicted, labels, dual, probabilities, 1)
+    curvature = observation.curvature(predicted)
+    residual = observation.target(labels, predicted) - observation.response(predicted)
+    dual = gram.newton(curvature, torch.zeros_like(predicted), residual)
+    return _modal(observation, gram, predicted, labels, dual, curvature, 1)
 
 
-def iterated(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
+def iterated(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
     """The batch's mode with the prior fixed, by damped Newton steps to a gradient of 1e-10."""
-    dual, excess, steps = _mode(gram, predicted, labels, NEWTON_TOLERANCE)
-    return _modal(gram, predicted, labels, dual, (predicted + excess).softmax(-1), steps)
+    dual, excess, steps = _mode(observation, gram, predicted, labels, NEWTON_TOLERANCE)
+    curvature = observation.curvature(predicted + excess)
+    return _modal(observation, gram, predicted, labels, dual, curvature, steps)
 
 
-def expected(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
+def expected(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
     """The variational fixed point: curvature and residual averaged over the batch's posterior logits.
 
     Starts at the batch's mode, without which saturated predictions send the first steps astray. Expectations
     by 128 fixed antithetic draws (Monte-Carlo error about 1 % of a site); stops when no site moves by 1e-3 or
-    after 60 damped steps. The spread averaged over is the posterior's, shrunk by `spread_fraction`.
+    after 60 damped steps. The spread averaged over is the posterior's, shrunk by `spread_fraction`. For
+    Gaussian observations it is the exact update.
     """
-    target = observation.one_hot(labels, predicted)
-    noise = observation.fixed_noise(NOISE_DRAWS, predicted)
+    target = observation.target(labels, predicted)
+    noise = fixed_noise(NOISE_DRAWS, predicted)
     shrink = spread_fraction(prior_logit_variance) ** 0.5
-    dual, excess, _ = _mode(gram, predicted, labels, START_TOLERANCE)
-    precision = gram.start((predicted + excess).softmax(-1))
+    dual, excess, _ = _mode(observation, gram, predicted, labels, START_TOLERANCE)
+    precision = gram.start(observation.curvature(predicted + excess))
     linear = gram.site_times(precision, predicted + excess) + dual
     damping, before, step = FIXED_POINT_DAMPING, float("inf"), 0
     while step < FIXED_POINT_STEPS and before > FIXED_POINT_TOLERANCE:
         dual, deviation = gram.given_sites(precision, linear, predicted)
         logits = predicted + gram.times(dual)
-        mean, curvature = gram.expected(logits, shrink * deviation, noise)
+        mean, curvature = gram.expected(observation, gram.samples(logits, shrink * deviation, noise))
         change = gram.site_times(curvature, logits) + target - mean - linear
         # Gradient at the posterior mean, and precision: an offset common to all logits changes neither.
         moved = float(torch.maximum((target - mean - dual).abs().max(), (curvature - precision).abs().max()))
@@ -103,7 +112,7 @@ def expected(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance
         logits=logits,
         curvature=own,
         linear=own * logits + dual,
-        log_evidence=_log_evidence(gram, predicted, labels, dual, logits.softmax(-1)),
+        log_evidence=_log_evidence(observation, gram, predicted, labels, dual, observation.curvature(logits)),
         iterations=step,
     )
 
@@ -134,62 +143,69 @@ def find_rule(name: str) -> Rule:
     return RULES[name]
 
 
-def _mode(gram: Gram, predicted: Tensor, labels: Tensor, tolerance: float) -> tuple[Tensor, Tensor, int]:
+def _mode(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, int]:
     """Dual and excess z − z₀ (b, C) of the batch's mode, and the Newton steps it took."""
     dual, excess = torch.zeros_like(predicted), torch.zeros_like(predicted)
-    objective = _objective(predicted, labels, dual, excess)
+    target = observation.target(labels, predicted)
+
+    def objective(dual: Tensor, excess: Tensor) -> Tensor:
+        return _objective(observation, predicted, labels, dual, excess)
+
+    value = objective(dual, excess)
     for step in range(NEWTON_STEPS):
-        residual = observation.residual(predicted + excess, labels)
+        logits = predicted + excess
+        residual = target - observation.response(logits)
         if (dual - residual).abs().max() < tolerance:
             return dual, excess, step
-        target = gram.newton((predicted + excess).softmax(-1), excess, residual)
-        direction, change = target - dual, gram.times(target - dual)
-        dual, excess, objective = _line_search(predicted, labels, dual, excess, direction, change, objective)
+        direction = gram.newton(observation.curvature(logits), excess, residual) - dual
+        change, length = gram.times(direction), 1.0
+        while True:  # halve the step until the (concave) objective no longer falls
+            trial = objective(dual + length * direction, excess + length * change)
+            if trial >= value - 1e-12 * value.abs() or length < 1e-6:
+                break
+            length /= 2
+        dual, excess, value = dual + length * direction, excess + length * change, trial
     return dual, excess, NEWTON_STEPS
 
 
 def _modal(
-    gram: Gram, predicted: Tensor, labels: Tensor, dual: Tensor, expansion: Tensor, steps: int
+    observation: Observation,
+    gram: Gram,
+    predicted: Tensor,
+    labels: Tensor,
+    dual: Tensor,
+    curvature: Curvature,
+    steps: int,
 ) -> BatchUpdate:
-    """Update with the coupled curvature of the probabilities `expansion` (b, C)."""
+    """Update with the curvature at the point of expansion."""
     logits = predicted + gram.times(dual)
-    own = expansion * (1 - expansion)
     return BatchUpdate(
         dual=dual,
-        downdate=gram.softmax_downdate(expansion),
+        downdate=gram.downdate(curvature),
         logits=logits,
-        curvature=own,
-        linear=own * logits + dual,
-        log_evidence=_log_evidence(gram, predicted, labels, dual, expansion),
+        curvature=curvature.own,
+        linear=curvature.own * logits + dual,
+        log_evidence=_log_evidence(observation, gram, predicted, labels, dual, curvature),
         iterations=steps,
     )
 
 
-def _objective(predicted: Tensor, labels: Tensor, dual: Tensor, excess: Tensor) -> Tensor:
+def _objective(
+    observation: Observation, predicted: Tensor, labels: Tensor, dual: Tensor, excess: Tensor
+) -> Tensor:
     """log p(y | z) − ½ aᵀ G a: the log joint density of the batch up to a constant."""
     return observation.log_likelihood(predicted + excess, labels).sum() - (dual * excess).sum() / 2
 
 
-def _line_search(
+def _log_evidence(
+    observation: Observation,
+    gram: Gram,
     predicted: Tensor,
     labels: Tensor,
     dual: Tensor,
-    excess: Tensor,
-    direction: Tensor,
-    change: Tensor,
-    objective: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Halve the Newton step until the (concave) objective no longer falls."""
-    length = 1.0
-    while True:
-        value = _objective(predicted, labels, dual + length * direction, excess + length * change)
-        if value >= objective - 1e-12 * objective.abs() or length < 1e-6:
-            return dual + length * direction, excess + length * change, value
-        length /= 2
-
-
-def _log_evidence(
-    gram: Gram, predicted: Tensor, labels: Tensor, dual: Tensor, probabilities: Tensor
+    curvature: Curvature,
 ) -> Tensor:
-    fit = _objective(predicted, labels, dual, gram.times(dual))
-    return fit - gram.softmax_log_determinant(probabilities) / 2
+    fit = _objective(observation, predicted, labels, dual, gram.times(dual))
+    return fit - gram.log_determinant(curvature) / 2

@@ -9,8 +9,8 @@ from naive_twins import dense_update, diagonal_blocks, extended_kalman_update, j
 from small_problems import SmallProblem, assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip import observation
 from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Diagonal, Full
+from bayes_clip.observation import SOFTMAX
 
 FAMILY_NAMES = sorted(FAMILIES)
 
@@ -32,10 +32,10 @@ def prior(problem: SmallProblem, family: str) -> Belief:
 def plain_step(belief: Belief, problem: SmallProblem) -> Belief:
     """The extended Kalman update through the family's own projection."""
     projection = belief.project(problem.design)
-    probabilities = projection.logits.softmax(-1)
-    residual = observation.residual(projection.logits, problem.labels)
-    dual = projection.gram.newton(probabilities, torch.zeros_like(residual), residual)
-    return belief.condition(projection, dual, projection.gram.softmax_downdate(probabilities))
+    curvature = SOFTMAX.curvature(projection.logits)
+    residual = SOFTMAX.target(problem.labels, projection.logits) - SOFTMAX.response(projection.logits)
+    dual = projection.gram.newton(curvature, torch.zeros_like(residual), residual)
+    return belief.condition(projection, dual, projection.gram.downdate(curvature))
 
 
 def correlated(family: str) -> Belief:

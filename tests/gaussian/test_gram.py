@@ -6,6 +6,7 @@ from naive_twins import diagonal_blocks, softmax_curvature
 from small_problems import assert_near
 from torch import Tensor
 
+from bayes_clip.curvature import SeparateCurvature, SoftmaxCurvature
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
 
 CLASSES, ROWS = 4, 6
@@ -63,14 +64,16 @@ def test_newton_solves_its_equation(dense: DenseGram, probabilities: Tensor) -> 
     curvature = spread(softmax_curvature(probabilities))
     system = torch.eye(CLASSES * ROWS, dtype=torch.float64) + curvature @ dense.matrix
     wanted = torch.linalg.solve(system, curvature @ flat(EXCESS) + flat(RESIDUAL))
-    assert_near(flat(dense.newton(probabilities, EXCESS, RESIDUAL)), wanted)
+    assert_near(flat(dense.newton(SoftmaxCurvature(probabilities), EXCESS, RESIDUAL)), wanted)
 
 
 def test_softmax_downdate_is_the_inverse_formula(dense: DenseGram, probabilities: Tensor) -> None:
     curvature = spread(softmax_curvature(probabilities))
     system = torch.eye(CLASSES * ROWS, dtype=torch.float64) + curvature @ dense.matrix
-    assert_near(dense.softmax_downdate(probabilities), torch.linalg.inv(system) @ curvature)
-    assert_near(dense.softmax_log_determinant(probabilities), torch.linalg.slogdet(system).logabsdet)
+    assert_near(dense.downdate(SoftmaxCurvature(probabilities)), torch.linalg.inv(system) @ curvature)
+    assert_near(
+        dense.log_determinant(SoftmaxCurvature(probabilities)), torch.linalg.slogdet(system).logabsdet
+    )
 
 
 def test_block_newton_keeps_the_coupling_of_the_classes(
@@ -78,16 +81,22 @@ def test_block_newton_keeps_the_coupling_of_the_classes(
 ) -> None:
     block, dense = pair
     assert_near(block.times(EXCESS), dense.times(EXCESS))
-    assert_near(block.newton(probabilities, EXCESS, RESIDUAL), dense.newton(probabilities, EXCESS, RESIDUAL))
-    assert_near(block.softmax_log_determinant(probabilities), dense.softmax_log_determinant(probabilities))
+    assert_near(
+        block.newton(SoftmaxCurvature(probabilities), EXCESS, RESIDUAL),
+        dense.newton(SoftmaxCurvature(probabilities), EXCESS, RESIDUAL),
+    )
+    assert_near(
+        block.log_determinant(SoftmaxCurvature(probabilities)),
+        dense.log_determinant(SoftmaxCurvature(probabilities)),
+    )
 
 
 def test_block_downdate_is_the_diagonal_of_the_coupled_one(
     pair: tuple[BlockGram, DenseGram], probabilities: Tensor
 ) -> None:
     block, dense = pair
-    wanted = diagonal_blocks(dense.softmax_downdate(probabilities), CLASSES)
-    assert_near(block.softmax_downdate(probabilities), wanted)
+    wanted = diagonal_blocks(dense.downdate(SoftmaxCurvature(probabilities)), CLASSES)
+    assert_near(block.downdate(SoftmaxCurvature(probabilities)), wanted)
     decoupled = block.site_downdate(probabilities * (1 - probabilities))
     assert float((decoupled - wanted).abs().max()) > 1e-3, "the coupling must matter in this test"
 
@@ -133,7 +142,7 @@ def test_sites_are_found_again_and_taken_out(
     """prior Gram −(B)→ posterior; site_of(B) is the site, and without(site) leads back to the prior."""
     gram = pair[form]
     prior = gram.blocks if isinstance(gram, BlockGram) else gram.matrix
-    downdate = gram.softmax_downdate(probabilities)
+    downdate = gram.downdate(SoftmaxCurvature(probabilities))
     site = gram.site_of(downdate)
     posterior = prior - prior @ downdate @ prior
     assert_near(torch.linalg.inv(posterior), torch.linalg.inv(prior) + site, 1e-8)
@@ -142,7 +151,17 @@ def test_sites_are_found_again_and_taken_out(
 
 
 def test_newton_is_finite_where_probabilities_are_certain(pair: tuple[BlockGram, DenseGram]) -> None:
-    certain = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(ROWS) % CLASSES]
+    certain = SoftmaxCurvature(torch.eye(CLASSES, dtype=torch.float64)[torch.arange(ROWS) % CLASSES])
     for gram in pair:
         assert gram.newton(certain, EXCESS, RESIDUAL).isfinite().all()
-        assert_near(gram.softmax_downdate(certain), torch.zeros_like(gram.softmax_downdate(certain)))
+        assert_near(gram.downdate(certain), torch.zeros_like(gram.downdate(certain)))
+
+
+def test_separate_curvature_is_the_same_in_both_forms(pair: tuple[BlockGram, DenseGram]) -> None:
+    """Independent outputs couple nothing: the dense formulas, block by block."""
+    block, dense = pair
+    curvature = SeparateCurvature(random(ROWS, CLASSES, seed=5).square())
+    assert_near(block.newton(curvature, EXCESS, RESIDUAL), dense.newton(curvature, EXCESS, RESIDUAL))
+    assert_near(block.downdate(curvature), diagonal_blocks(dense.downdate(curvature), CLASSES))
+    assert_near(block.log_determinant(curvature), dense.log_determinant(curvature))
+    assert_near(block.row_covariance(), dense.row_covariance())

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
-from bayes_clip.gaussian.gram import BlockGram, Gram
 from bayes_clip.inference import kalman
 from bayes_clip.inference.kalman import Batch, KalmanState
 from bayes_clip.inference.laplace import laplace
-from bayes_clip.inference.rules import RULES, BatchUpdate, Rule
+from bayes_clip.inference.rules import RULES
+from bayes_clip.observation import Gaussian
 from bayes_clip.state_space import StateSpace
 
 PASSABLE = ("class_block", "full")
@@ -32,26 +32,14 @@ def batches_of(problem: SmallProblem, size: int) -> list[Batch]:
     return [Batch(problem.design[part], problem.labels[part]) for part in rows]
 
 
-def gaussian_rule(noise: float) -> Rule:
-    """A rule that observes all logits to be zero, with variance `noise`; see `observing`."""
-
-    def rule(gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor) -> BatchUpdate:
-        own = torch.full_like(predicted, 1 / noise)
-        precision = own if isinstance(gram, BlockGram) else torch.diag_embed(own)
-        dual, _ = gram.given_sites(precision, torch.zeros_like(predicted), predicted)
-        logits = predicted + gram.times(dual)
-        evidence = torch.zeros((), dtype=torch.float64)
-        downdate = gram.site_downdate(precision)
-        return BatchUpdate(dual, downdate, logits, own, own * logits + dual, evidence, 1)
-
-    return rule
-
-
 def observing(design: Tensor, values: Tensor, size: int) -> list[Batch]:
-    """Batches whose logits, offset by minus the values (N, C), are observed to be zero."""
-    nothing = torch.zeros(len(design), dtype=torch.long)
-    parts = zip(design.split(size), nothing.split(size), (-values).split(size), strict=True)
+    """Batches of real values (N, C), for Gaussian observations."""
+    parts = zip(design.split(size), values.split(size), strict=True)
     return [Batch(*part) for part in parts]
+
+
+def gaussian(noise: float) -> Gaussian:
+    return Gaussian(torch.tensor(noise, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("family", ["class_block", "diagonal", "full"])
@@ -76,10 +64,11 @@ def test_one_batch_iterated_is_the_mode_with_the_laplace_covariance(family: str)
 def test_relinearising_a_quadratic_changes_nothing(family: str) -> None:
     """Gaussian observations in three batches: five passes are one pass, in any order."""
     problem = small_problem(rows=9)
-    rule, data = gaussian_rule(noise=0.3), observing(problem.design, problem.logits + 1.0, 3)
-    once, _ = kalman.run(start(problem, family), data, rule)
+    data, observed = observing(problem.design, problem.logits + 1.0, 3), {"observation": gaussian(0.3)}
+    rule = RULES["iterated"]
+    once, _ = kalman.run(start(problem, family), data, rule, **observed)
     for passes, order in ((5, data), (1, data[::-1]), (2, data[::-1])):
-        again, _ = kalman.run(start(problem, family), order, rule, passes=passes)
+        again, _ = kalman.run(start(problem, family), order, rule, passes=passes, **observed)
         assert_near(again.belief.mean, once.belief.mean)
         assert_near(covariance_of(again.belief), covariance_of(once.belief))
 
@@ -95,7 +84,7 @@ def test_a_drifting_stream_is_pyros_gaussian_hmm(decay: float, process_noise: fl
     space = StateSpace(decay, process_noise)
     data = observing(problem.design, values, 1)
     state = kalman.init(still, problem.variance, "full")
-    state, infos = kalman.run(state, data, gaussian_rule(noise), space)
+    state, infos = kalman.run(state, data, RULES["expected"], space, observation=gaussian(noise))
     assert state.steps == len(infos) == steps
 
     size, variance = classes * features, problem.variance.reshape(-1)
@@ -112,6 +101,8 @@ def test_a_drifting_stream_is_pyros_gaussian_hmm(decay: float, process_noise: fl
     assert isinstance(state.belief, Full)
     assert_near(state.belief.mean.reshape(-1), last.mean)
     assert_near(state.belief.covariance, last.covariance_matrix)
+    assert_near(torch.stack([info.prequential_score for info in infos]).sum(), hmm.log_prob(values))
+    assert_near(torch.stack([info.change.log_evidence for info in infos]).sum(), hmm.log_prob(values))
 
 
 @pytest.mark.parametrize("family", PASSABLE)
@@ -148,11 +139,11 @@ def test_taking_out_what_was_put_in_restores_the_belief(family: str, rule: str) 
 def test_the_first_batch_can_be_taken_out_after_the_second(family: str) -> None:
     """With Gaussian observations what remains is the second batch alone, on the prior."""
     problem = small_problem(rows=8)
-    rule = gaussian_rule(noise=0.3)
+    rule, observed = RULES["plain"], {"observation": gaussian(0.3)}
     first, second = observing(problem.design, problem.logits - 1.0, 4)
-    state, _, site = kalman.put_in(start(problem, family), first, rule)
-    state, _ = kalman.update(state, second, rule)
-    alone, _ = kalman.update(start(problem, family), second, rule)
+    state, _, site = kalman.put_in(start(problem, family), first, rule, **observed)
+    state, _ = kalman.update(state, second, rule, **observed)
+    alone, _ = kalman.update(start(problem, family), second, rule, **observed)
     remaining = kalman.take_out(state, first, site)
     assert_near(remaining.belief.mean, alone.belief.mean)
     assert_near(covariance_of(remaining.belief), covariance_of(alone.belief))

@@ -8,7 +8,7 @@ from naive_twins import jacobian, log_joint, mode_and_covariance
 from small_problems import SmallProblem, assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
@@ -23,6 +23,7 @@ from bayes_clip.inference.rules import (
     plain,
     spread_fraction,
 )
+from bayes_clip.observation import SOFTMAX, fixed_noise
 
 FAMILY_NAMES = ("class_block", "full")
 
@@ -32,13 +33,17 @@ def gram_of(problem: SmallProblem, family: str) -> BlockGram | DenseGram:
     return belief.project(problem.design).gram
 
 
+def residual(logits: Tensor, labels: Tensor) -> Tensor:
+    return SOFTMAX.target(labels, logits) - SOFTMAX.response(logits)
+
+
 def logit_variance(problem: SmallProblem) -> Tensor:
     return (problem.design.square() @ problem.variance.mT).mean()
 
 
 def apply(rule: str, problem: SmallProblem, family: str = "class_block") -> BatchUpdate:
     gram = gram_of(problem, family)
-    return RULES[rule](gram, problem.logits, problem.labels, logit_variance(problem))
+    return RULES[rule](SOFTMAX, gram, problem.logits, problem.labels, logit_variance(problem))
 
 
 def test_a_rule_is_found_by_name_and_a_misspelled_one_is_refused() -> None:
@@ -53,7 +58,7 @@ def test_iterated_stops_where_the_dual_is_the_residual(family: str, variance: fl
     """z = z₀ + G a with a = y − p is the stationary point of the log joint density."""
     problem = small_problem(variance=variance)
     update = apply("iterated", problem, family)
-    assert_near(update.dual, observation.residual(update.logits, problem.labels))
+    assert_near(update.dual, residual(update.logits, problem.labels))
     assert_near(update.logits, problem.logits + gram_of(problem, family).times(update.dual))
     mode, _ = mode_and_covariance(problem)
     assert_near(update.logits, problem.design @ mode.mT, 1e-8)
@@ -86,9 +91,9 @@ def test_plain_linearises_at_the_prediction() -> None:
     rows = jacobian(problem.design, 3).reshape(-1, 15)  # rows outermost
     gram = rows @ torch.diag(problem.variance.reshape(-1)) @ rows.mT
     probabilities = problem.logits.softmax(-1)
-    curvature = torch.block_diag(*observation.curvature(probabilities))
-    residual = observation.residual(problem.logits, problem.labels).reshape(-1)
-    dual = torch.linalg.solve(torch.eye(len(gram)).double() + curvature @ gram, residual)
+    curvature = torch.block_diag(*SoftmaxCurvature(probabilities).dense())
+    innovation = residual(problem.logits, problem.labels).reshape(-1)
+    dual = torch.linalg.solve(torch.eye(len(gram)).double() + curvature @ gram, innovation)
     assert_near(update.dual.reshape(-1), dual)
     assert update.iterations == 1
 
@@ -123,7 +128,7 @@ def test_expected_stops_at_its_fixed_point(family: str, variance: float) -> None
     problem = small_problem(variance=variance)
     update = apply("expected", problem, family)
     gram = gram_of(problem, family)
-    noise = observation.fixed_noise(NOISE_DRAWS, problem.logits)
+    noise = fixed_noise(NOISE_DRAWS, problem.logits)
     shrink = spread_fraction(logit_variance(problem)).sqrt()
     if isinstance(gram, BlockGram):
         dual, deviation = gram.given_sites(update.curvature, update.linear, problem.logits)
@@ -131,8 +136,8 @@ def test_expected_stops_at_its_fixed_point(family: str, variance: float) -> None
     else:
         posterior = DenseGram(gram.matrix - gram.matrix @ update.downdate @ gram.matrix, 3)
         deviation = posterior.deviation()
-    mean, curvature = gram.expected(update.logits, shrink * deviation, noise)
-    target = observation.one_hot(problem.labels, mean)
+    mean, curvature = gram.expected(SOFTMAX, gram.samples(update.logits, shrink * deviation, noise))
+    target = SOFTMAX.target(problem.labels, mean)
     assert_near(update.dual, target - mean, FIXED_POINT_TOLERANCE)
     assert_near(update.curvature, gram.own_class(curvature), 10 * FIXED_POINT_TOLERANCE)
     assert update.iterations < 60, "it must converge before the steps run out"
@@ -179,8 +184,9 @@ def test_permuting_classes_and_a_common_offset_change_nothing_else(
     gram = gram_of(problem, "class_block")
     assert isinstance(gram, BlockGram)
     arguments = logit_variance(problem)
-    update = RULES[rule](gram, problem.logits, problem.labels, arguments)
+    update = RULES[rule](SOFTMAX, gram, problem.logits, problem.labels, arguments)
     permuted = RULES[rule](
+        SOFTMAX,
         BlockGram(gram.blocks[order]),
         problem.logits[:, order] + offset,
         torch.tensor(order).argsort()[problem.labels],
@@ -197,8 +203,8 @@ def test_permuting_classes_and_a_common_offset_change_nothing_else(
 def test_a_common_offset_leaves_expected_unchanged(offset: float, seed: int) -> None:
     problem = small_problem(rows=8, seed=seed)
     gram = gram_of(problem, "class_block")
-    update = expected(gram, problem.logits, problem.labels, logit_variance(problem))
-    moved = expected(gram, problem.logits + offset, problem.labels, logit_variance(problem))
+    update = expected(SOFTMAX, gram, problem.logits, problem.labels, logit_variance(problem))
+    moved = expected(SOFTMAX, gram, problem.logits + offset, problem.labels, logit_variance(problem))
     assert_near(moved.dual, update.dual)
     assert_near(moved.downdate, update.downdate)
 
@@ -208,8 +214,9 @@ def test_permuting_classes_moves_expected_by_its_monte_carlo_error_alone() -> No
     problem, order = small_problem(classes=4), [2, 0, 3, 1]
     gram = gram_of(problem, "class_block")
     assert isinstance(gram, BlockGram)
-    update = expected(gram, problem.logits, problem.labels, logit_variance(problem))
+    update = expected(SOFTMAX, gram, problem.logits, problem.labels, logit_variance(problem))
     permuted = expected(
+        SOFTMAX,
         BlockGram(gram.blocks[order]),
         problem.logits[:, order],
         torch.tensor(order).argsort()[problem.labels],
@@ -231,6 +238,6 @@ def test_certain_and_wrong_predictions_stay_finite(family: str) -> None:
     wrong = torch.full_like(problem.logits, -300.0)
     wrong[range(len(wrong)), (problem.labels + 1) % 3] = 300.0
     for rule in (iterated, expected, plain):
-        update = rule(gram, wrong, problem.labels, logit_variance(problem))
+        update = rule(SOFTMAX, gram, wrong, problem.labels, logit_variance(problem))
         for field in ("dual", "downdate", "logits", "curvature", "linear", "log_evidence"):
             assert getattr(update, field).isfinite().all(), (rule.__name__, field)
