@@ -38,7 +38,7 @@ def check_fits(covariance: str, classes: int, features: int, dtype: torch.dtype,
         UserError: says the size it would take and what there is.
     """
     needed = WORKING_COPIES * bytes_needed(covariance, classes, features, dtype)
-    free = _free_memory(device)
+    free = free_memory(device)
     if needed > free:
         raise UserError(
             f"--covariance {covariance} needs about {needed / GIBIBYTE:.1f} GiB for {classes} classes and "
@@ -47,7 +47,7 @@ def check_fits(covariance: str, classes: int, features: int, dtype: torch.dtype,
         )
 
 
-def _free_memory(device: str) -> int:
+def free_memory(device: str) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -144,7 +144,7 @@ def test_mean_field_variance_is_the_inverse_of_the_expected_curvature() -> None:
 
 
 def test_a_full_covariance_too_large_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "_free_memory", lambda device: 2**30)
+    monkeypatch.setattr(cost, "free_memory", lambda device: 2**30)
     monkeypatch.setattr(Full, "from_prior", None)
     monkeypatch.setattr(laplace_module, "_full", None)
     large = tiny_task(classes=50, features=300, shots=1, queries=1)

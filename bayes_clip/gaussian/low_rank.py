@@ -1,0 +1,198 @@
+"""The low-rank belief: a precision that is diagonal plus low rank, truncated after every batch (LO-FI).
+
+Chang, Durán-Martín, Shestopaloff, Jones & Murphy (2023), "Low-rank extended Kalman filtering for online
+learning of neural networks from streaming data", arXiv 2305.19535; the remainder is diagonal, not spherical.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from bayes_clip.gaussian.belief import Projection
+from bayes_clip.gaussian.design import classes_outermost, pull_back, times
+from bayes_clip.gaussian.matrices import root_of
+from bayes_clip.gaussian.site_gram import SiteGram, information_diagonal
+
+DEFAULT_RANK = 64
+ROWS_PER_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class LowRankPrecision:
+    """w ~ N(m, Λ⁻¹) with Λ = diag(υ) + W Wᵀ, W of rank L.
+
+    A batch adds Hᵀ R H exactly; then the L largest directions of [W, Hᵀ R^½] are kept and the diagonal of the
+    rest is folded into υ. Exact while the rank of all that was added is at most L; otherwise the diagonal of
+    the precision is still exact (so the diagonal of the rest is treated as in `VariationalDiagonal`).
+    The directions are found from the (L + C b)² Gram matrix: [W, Hᵀ R^½] itself is never made.
+
+    O(P L) memory; per batch O(P L (L + C) b + (L + C b)³) time with a shared design, and P (C b)² more with a
+    Jacobian. All of the update is done in float64.
+    """
+
+    mean: Tensor  # (C, D) or (P,)
+    diagonal: Tensor  # υ, precision in the shape of the mean
+    factor: Tensor  # W, (C, D, L) or (P, L)
+
+    @classmethod
+    def from_prior(cls, mean: Tensor, variance: Tensor, rank: int = DEFAULT_RANK) -> Self:
+        """Independent weights with the given mean and variance, both (C, D) or (P,); W of `rank` columns.
+
+        No more columns than there are weights are kept. The default of 64 is what memory of 64 diagonal
+        beliefs buys, whatever the problem.
+        """
+        return cls(mean, 1 / variance, mean.new_zeros(*mean.shape, min(rank, mean.numel())))
+
+    def project(self, design: Tensor) -> Projection:
+        """Predicted logits of a batch, their Gram matrix in float64, and H W (b, C, L) as `cross`."""
+        rows, exact = design.double(), self._double()
+        removed = classes_outermost(times(rows, exact.removed()))
+        gram = _dense_gram(rows, 1 / exact.diagonal) - removed @ removed.mT
+        logits = times(design, self.mean)
+        return Projection(logits, SiteGram(gram, logits.shape[1]), times(rows, exact.factor), design)
+
+    def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
+        """Posterior for dual a (b, C) and sites (b, C, C), truncated to the rank of W."""
+        exact, design, sites = self._double(), projection.design.double(), downdate.double()
+        pulled, removed = pull_back(design, dual.double()), exact.removed()
+        mean = (
+            exact.mean + pulled / exact.diagonal - removed @ _inner_product(removed, pulled[..., None])[:, 0]
+        )
+        factor = exact._largest(projection, root_of(sites))
+        whole = exact.factor.square().sum(-1) + information_diagonal(design, sites)
+        # in exact arithmetic the part that is kept has no larger diagonal than the whole
+        rest = (whole - factor.square().sum(-1)).clamp_min(0)
+        return replace(
+            self,
+            mean=mean.to(self.mean),
+            diagonal=(exact.diagonal + rest).to(self.mean),
+            factor=factor.to(self.mean),
+        )
+
+    def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
+        """One time step, exactly: diagonal plus low rank is closed under γ² P + Q with Q diagonal.
+
+        υ' = 1/(γ²/υ + Q) and W' = γ (υ'/υ) W chol((I + Wᵀ (Q υ'/υ) W)⁻¹): the predict step of LO-FI in
+        its diagonal form, for a Q that may differ from weight to weight.
+        """
+        exact = self._double()
+        noise, step = process_noise.double(), decay.double() if isinstance(decay, Tensor) else decay
+        diagonal = 1 / (step**2 / exact.diagonal + noise)
+        shrink = diagonal / exact.diagonal
+        inner = _inner_product(exact.factor, (noise * shrink)[..., None] * exact.factor)
+        inner.diagonal().add_(1)
+        factor = _right_divided((step * shrink)[..., None] * exact.factor, torch.linalg.cholesky(inner))
+        return replace(
+            self,
+            mean=prior_mean + decay * (self.mean - prior_mean),
+            diagonal=diagonal.to(self.mean),
+            factor=factor.to(self.mean),
+        )
+
+    def removed(self) -> Tensor:
+        """F in the shape of W: the covariance is diag(1/υ) − F Fᵀ (Woodbury)."""
+        scaled = self.factor / self.diagonal[..., None]
+        inner = _inner_product(self.factor, scaled)
+        inner.diagonal().add_(1)
+        return _right_divided(scaled, torch.linalg.cholesky(inner))
+
+    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C) of the logits of N rows."""
+        removed = self._removed_here()
+        parts = [
+            times(rows.square(), 1 / self.diagonal) - times(rows, removed).square().sum(-1)
+            for rows in design.split(ROWS_PER_CHUNK)
+        ]
+        return times(design, self.mean), torch.cat(parts).clamp_min_(0)
+
+    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
+        """Joint draws (S, N, C) of each row's logits; different rows are drawn independently."""
+        removed, draws = self._removed_here(), []
+        for rows, part in zip(design.split(ROWS_PER_CHUNK), noise.split(ROWS_PER_CHUNK, dim=1), strict=True):
+            seen = times(rows, removed)
+            if rows.ndim == 2 and seen.shape[2] < seen.shape[1]:
+                spread = _diagonal_minus_low_rank(times(rows.square(), 1 / self.diagonal), seen, part)
+            else:
+                variance = 1 / self.diagonal
+                own = (rows * variance) @ rows.mT if rows.ndim == 3 else _own_class(rows, variance)
+                spread = torch.einsum("nck,snk->snc", root_of(own - seen @ seen.mT), part)
+            draws.append(times(rows, self.mean) + spread)
+        return torch.cat(draws, dim=1)
+
+    def _largest(self, projection: Projection, root: Tensor) -> Tensor:
+        """The L largest left singular directions of [W, Hᵀ S], in the shape of W; S (b, C, C) per row.
+
+        From the Gram matrix of its columns, those of the second part listed row by row.
+        """
+        design, seen = projection.design.double(), root.mT @ projection.cross
+        rank, count = self.factor.shape[-1], root.shape[0] * root.shape[1]
+        inner = torch.empty(rank + count, rank + count, dtype=torch.float64, device=root.device)
+        inner[:rank, :rank] = _inner_product(self.factor, self.factor)
+        inner[rank:, :rank] = seen.reshape(count, rank)
+        inner[:rank, rank:] = inner[rank:, :rank].mT
+        inner[rank:, rank:] = _root_gram(design, root)
+        turn = torch.linalg.eigh(inner).eigenvectors[:, -rank:]
+        return self.factor @ turn[:rank] + pull_back(
+            design, root @ turn[rank:].reshape(*root.shape[:2], rank)
+        )
+
+    def _double(self) -> LowRankPrecision:
+        return LowRankPrecision(self.mean.double(), self.diagonal.double(), self.factor.double())
+
+    def _removed_here(self) -> Tensor:
+        """`removed`, found in float64, in the belief's own dtype."""
+        return self._double().removed().to(self.mean)
+
+
+def _inner_product(left: Tensor, right: Tensor) -> Tensor:
+    """Lᵀ R over the weights, (k, l), for (C, D, k) and (C, D, l), or (P, k) and (P, l)."""
+    return left.reshape(-1, left.shape[-1]).mT @ right.reshape(-1, right.shape[-1])
+
+
+def _right_divided(factor: Tensor, lower: Tensor) -> Tensor:
+    """F L⁻ᵀ for F (C, D, k) or (P, k) and lower triangular L (k, k)."""
+    flat = factor.reshape(-1, factor.shape[-1])
+    return torch.linalg.solve_triangular(lower, flat.mT, upper=False).mT.reshape(factor.shape)
+
+
+def _own_class(design: Tensor, variance: Tensor) -> Tensor:
+    """Diagonal covariance of each row's logits (b, C, C) under a shared design."""
+    return torch.diag_embed(design.square() @ variance.mT)
+
+
+def _dense_gram(design: Tensor, variance: Tensor) -> Tensor:
+    """H diag(v) Hᵀ, (C b, C b), classes outermost."""
+    if design.ndim == 2:
+        return torch.block_diag(*((design * variance[:, None, :]) @ design.mT))
+    rows = classes_outermost(design)
+    return (rows * variance) @ rows.mT
+
+
+def _root_gram(design: Tensor, root: Tensor) -> Tensor:
+    """Sᵀ H Hᵀ S, (b C, b C), rows outermost, for per-row S (b, C, C)."""
+    rows, classes = root.shape[:2]
+    if design.ndim == 2:
+        # H Hᵀ ties row i to row j by xᵢᵀ xⱼ, class by class: the block is xᵢᵀ xⱼ Sᵢᵀ Sⱼ
+        stacked = root.transpose(1, 2).reshape(rows * classes, classes)
+        blocks = (stacked @ stacked.mT).reshape(rows, classes, rows, classes)
+        return (blocks * (design @ design.mT)[:, None, :, None]).reshape(rows * classes, -1)
+    seen = (root.mT @ design).reshape(rows * classes, -1)
+    return seen @ seen.mT
+
+
+def _diagonal_minus_low_rank(variance: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
+    """Draws (S, n, C) of covariance diag(v) − Z Zᵀ per row from `noise`; v (n, C), Z (n, C, L), L < C.
+
+    With Y = v^-½ Z and Yᵀ Y = V μ Vᵀ, the symmetric root of I − Y Yᵀ is I − Y V diag(1/(1 + √(1 − μ))) Vᵀ Yᵀ.
+    """
+    deviation = variance.sqrt()
+    scaled = seen / deviation.clamp_min(torch.finfo(seen.dtype).tiny)[..., None]
+    values, vectors = torch.linalg.eigh(scaled.mT @ scaled)
+    turned = scaled @ vectors
+    weight = 1 / (1 + (1 - values).clamp_min(0).sqrt())
+    inner = torch.einsum("ncl,snc->snl", turned, noise) * weight
+    return deviation * (noise - torch.einsum("ncl,snl->snc", turned, inner))

@@ -1,0 +1,114 @@
+"""Gram matrices of beliefs kept in precision form: what they hand to `condition` is the sites themselves.
+
+A belief that adds to its precision needs each row's site W, not the downdate (I + W G)⁻¹ W of a covariance.
+Everything else is as in `gram`: the dual, the posterior logits and the evidence follow from G and W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayes_clip import observation
+from bayes_clip.gaussian.gram import BlockGram, DenseGram
+from bayes_clip.gaussian.matrices import log_diagonal, root_of, symmetric
+
+
+@dataclass(frozen=True)
+class SiteGram(DenseGram):
+    """The whole covariance of the batch's logits, (C b, C b); its downdates are the sites (b, C, C).
+
+    With W = S Sᵀ per row, (I + W G)⁻¹ = I − S (I + Sᵀ G S)⁻¹ Sᵀ G: one Cholesky factor of (C b)³/3 operations
+    per step, positive-definite by construction.
+    """
+
+    def double(self) -> SiteGram:
+        """The same in float64, symmetric to the last bit."""
+        return replace(self, matrix=symmetric(self.matrix.double()))
+
+    def newton(self, probabilities: Tensor, excess: Tensor, residual: Tensor) -> Tensor:
+        """Dual (b, C) of the Newton step with curvature diag(p) − p pᵀ; all arguments (b, C)."""
+        target = self.site_times(observation.curvature(probabilities), excess) + residual
+        return self._solved(softmax_root(probabilities), target)
+
+    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
+        """The sites diag(p) − p pᵀ, (b, C, C)."""
+        return observation.curvature(probabilities)
+
+    def softmax_log_determinant(self, probabilities: Tensor) -> Tensor:
+        """log |I + R G|, a scalar."""
+        return 2 * log_diagonal(self._factor(softmax_root(probabilities))[0])
+
+    def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Dual (b, C) and a root (b, C, C) of each row's posterior covariance, given sites (b, C, C)."""
+        root = root_of(precision)
+        factor, seen = self._factor(root)
+        half = torch.linalg.solve_triangular(factor, seen, upper=False)
+        by_row = half.reshape(len(half), self.classes, -1).permute(2, 0, 1)
+        blocks = self._row_blocks(self.matrix) - by_row.mT @ by_row
+        return self._solved(root, linear - self.site_times(precision, predicted)), root_of(blocks)
+
+    def site_downdate(self, precision: Tensor) -> Tensor:
+        """The sites (b, C, C), as they are."""
+        return precision
+
+    def _factor(self, root: Tensor) -> tuple[Tensor, Tensor]:
+        """Cholesky factor of I + Sᵀ G S, and Sᵀ G, for per-row roots S (b, C, C)."""
+        seen = self._per_row(root, self.matrix)
+        inner = self._per_row(root, seen.mT)
+        inner.diagonal().add_(1)
+        return torch.linalg.cholesky(inner), seen
+
+    def _solved(self, root: Tensor, target: Tensor) -> Tensor:
+        """(I + S Sᵀ G)⁻¹ t for t (b, C)."""
+        factor, seen = self._factor(root)
+        inner = torch.cholesky_solve(seen @ self._flat(target)[:, None], factor)[:, 0]
+        return target - torch.einsum("bck,bk->bc", root, self._rows(inner))
+
+    def _per_row(self, root: Tensor, columns: Tensor) -> Tensor:
+        """Sᵀ M for M (C b, m), S the block-diagonal matrix of each row's root."""
+        by_row = columns.reshape(self.classes, -1, columns.shape[-1]).transpose(0, 1)
+        return (root.mT @ by_row).transpose(0, 1).reshape(columns.shape)
+
+
+@dataclass(frozen=True)
+class DiagonalSiteGram(BlockGram):
+    """One Gram block per class, (C, b, b); its downdates are the diagonals of the sites, (b, C).
+
+    The dual still takes the whole coupling of the softmax: only what is kept of a site is its diagonal.
+    """
+
+    def double(self) -> DiagonalSiteGram:
+        """The same in float64, symmetric to the last bit."""
+        return DiagonalSiteGram(symmetric(self.blocks.double()))
+
+    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
+        """p (1 − p), (b, C)."""
+        return probabilities * (1 - probabilities)
+
+    def site_downdate(self, precision: Tensor) -> Tensor:
+        """The diagonal of the sites (b, C), as it is."""
+        return precision
+
+    def _coupled(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        return BlockGram(self.blocks)._coupled(probabilities)
+
+
+def softmax_root(probabilities: Tensor) -> Tensor:
+    """S = diag(√p) − p √pᵀ, (b, C, C), with S Sᵀ = diag(p) − p pᵀ: I − √p √pᵀ projects, √p has length 1."""
+    half = probabilities.sqrt()
+    return torch.diag_embed(half) - probabilities[:, :, None] * half[:, None, :]
+
+
+def information_diagonal(design: Tensor, sites: Tensor) -> Tensor:
+    """diag(Hᵀ W H) in the shape of the weights, for sites (b, C, C) or their diagonals (b, C).
+
+    A shared design (b, D) gives (C, D) from the diagonals alone; a Jacobian (b, C, P) gives (P,).
+    """
+    if design.ndim == 2:
+        own = sites.diagonal(dim1=1, dim2=2) if sites.ndim == 3 else sites
+        return own.mT @ design.square()
+    weighted = sites @ design if sites.ndim == 3 else sites[:, :, None] * design
+    return (weighted * design).sum((0, 1))
