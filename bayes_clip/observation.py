@@ -25,6 +25,8 @@ from bayes_clip.curvature import Curvature, SeparateCurvature, SoftmaxCurvature
 class Observation(Protocol):
     """What a likelihood site says of the logits; all float tensors (b, K) unless said."""
 
+    name: ClassVar[str]
+
     def log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
         """log p(y | z) per row in nats, (..., b), from logits (..., b, K)."""
         ...

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayes_clip.gaussian import design as designs
+from bayes_clip.gaussian.diagonal import Diagonal
+
 DRAWS_PER_CHUNK = 32
 
 
@@ -30,11 +33,11 @@ class Point:
 class Draws:
     """Equally weighted draws of the weights, as a Markov chain leaves them."""
 
-    samples: Tensor  # (S, C, D)
+    samples: Tensor  # (S, C, D) or (S, P)
 
     @property
     def mean(self) -> Tensor:
-        """Mean weights (C, D)."""
+        """Mean weights."""
         return self.samples.mean(0)
 
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,27 +53,32 @@ class Draws:
 
     def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
         """Logits (S, N, C) of S of the draws, evenly spaced along the chain; `noise` gives only the shape."""
-        picked = torch.linspace(0, len(self.samples) - 1, len(noise)).round().long()
-        return design @ self.samples[picked.to(self.samples.device)].mT
+        return design @ self.spread(len(noise)).mT
+
+    def spread(self, count: int) -> Tensor:
+        """`count` of the draws, evenly spaced along the chain."""
+        picked = torch.linspace(0, len(self.samples) - 1, count).round().long()
+        return self.samples[picked.to(self.samples.device)]
 
 
 @dataclass(frozen=True)
 class LowRank:
     """Covariance diag(v) + F Fᵀ over all weights, as the low-rank variational guide gives it."""
 
-    mean: Tensor  # (C, D)
-    variance: Tensor  # (C, D)
-    factor: Tensor  # (C, D, k)
+    mean: Tensor  # (C, D) or (P,)
+    variance: Tensor  # the same shape
+    factor: Tensor  # (..., k)
 
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (N, C) of the logits."""
-        shared = torch.einsum("nd,cdk->nck", design, self.factor)
-        return design @ self.mean.mT, design.square() @ self.variance.mT + shared.square().sum(-1)
+        shared = designs.times(design, self.factor)
+        own = designs.times(design.square(), self.variance)
+        return designs.times(design, self.mean), own + shared.square().sum(-1)
 
     def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
         """Joint draws (S, N, C): the factor's part is shared by the classes of a row."""
-        shared = torch.einsum("nd,cdk->nck", design, self.factor)
+        shared = designs.times(design, self.factor)
         generator = torch.Generator().manual_seed(1)
         common = torch.randn(*noise.shape[:2], shared.shape[-1], generator=generator).to(design)
-        own = (design.square() @ self.variance.mT).sqrt() * noise
-        return design @ self.mean.mT + own + torch.einsum("nck,snk->snc", shared, common)
+        own = Diagonal(self.mean, self.variance).sample_logits(design, noise)
+        return own + torch.einsum("nck,snk->snc", shared, common)

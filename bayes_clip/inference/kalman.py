@@ -18,7 +18,8 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, Diagonal
 from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
-from bayes_clip.inference.rules import BatchUpdate, Rule
+from bayes_clip.inference.linearised import Batch, CurvedBatch, at_mode, conditioned, projected
+from bayes_clip.inference.rules import RELINEARISING, BatchUpdate, Rule
 from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
 from bayes_clip.progress import track
 from bayes_clip.state_space import StateSpace
@@ -26,15 +27,6 @@ from bayes_clip.threads import one_thread
 
 SCORE_DRAWS = 128
 STATIC = StateSpace()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """b labelled rows: logits are `offset` + H w; offset (b, C), none is zero."""
-
-    design: Tensor  # H: (b, D) for a linear head, else a Jacobian (b, C, P)
-    labels: Tensor  # (b,), or (b, C) for observations of several outputs
-    offset: Tensor | None = None  # (b, C)
 
 
 @dataclass(frozen=True)
@@ -82,14 +74,20 @@ def init(prior_mean: Tensor, prior_variance: Tensor, covariance: str) -> KalmanS
 
 def update(
     state: KalmanState,
-    batch: Batch,
+    batch: Batch | CurvedBatch,
     rule: Rule,
     state_space: StateSpace = STATIC,
     observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, StepInfo]:
-    """Propagate one time step (none before the first batch) and condition on the batch."""
+    """Propagate one time step (none before the first batch) and condition on the batch.
+
+    Logits that are not linear are linearised at the batch's mode, or by rules of one step at the prediction.
+    """
     start = time.perf_counter()
     belief = propagated(state, state_space)
+    if isinstance(batch, CurvedBatch):
+        curved = batch
+        batch = at_mode(belief, curved, observation) if rule in RELINEARISING else curved.at(belief.mean)
     projection, exact = projected(belief, batch)
     with one_thread():
         score = _prequential_score(exact, batch.labels, observation)
@@ -132,7 +130,7 @@ def put_in(
 
 def run(
     state: KalmanState,
-    data: Sequence[Batch],
+    data: Sequence[Batch] | Sequence[CurvedBatch],
     rule: Rule,
     state_space: StateSpace = STATIC,
     passes: int = 1,
@@ -143,7 +141,8 @@ def run(
     Returns the last state and the infos of the last pass.
 
     Raises:
-        UserError: more than one pass with a dynamic state space or the diagonal covariance.
+        UserError: more than one pass with a dynamic state space, the diagonal covariance, or logits that are
+            not linear.
     """
     _check_passes(passes, state, state_space)
     if passes == 1:
@@ -152,11 +151,14 @@ def run(
             state, info = update(state, batch, rule, state_space, observation)
             infos.append(info)
         return state, infos
+    linear = [batch for batch in data if isinstance(batch, Batch)]
+    if len(linear) < len(data):
+        raise UserError("--passes above 1 with logits that are not linear in the weights: one pass only")
     sites: dict[int, Site] = {}
     infos = []
     for sweep in range(passes):
         infos = []
-        for index, batch in enumerate(track(data, f"Filtering, pass {sweep + 1} of {passes}")):
+        for index, batch in enumerate(track(linear, f"Filtering, pass {sweep + 1} of {passes}")):
             if index in sites:
                 state = take_out(state, batch, sites[index])
             state, info, sites[index] = put_in(state, batch, rule, observation)
@@ -174,23 +176,6 @@ def _check_passes(passes: int, state: KalmanState, state_space: StateSpace) -> N
             "--passes above 1 with --covariance diagonal: it keeps too little to take a batch out again; "
             "use class_block or full"
         )
-
-
-def projected(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
-    """The batch seen through the belief, and the same with logits and Gram in float64.
-
-    The small systems are solved in float64 whatever the belief's precision: they decide the sites.
-    """
-    projection = belief.project(batch.design)
-    logits = projection.logits.double()
-    if batch.offset is not None:
-        logits = logits + batch.offset.double()
-    return projection, replace(projection, gram=projection.gram.double(), logits=logits)
-
-
-def conditioned(belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor) -> Belief:
-    """`Belief.condition` with what the float64 systems said, in the belief's own precision."""
-    return belief.condition(projection, dual.to(projection.design), downdate.to(projection.design))
 
 
 def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:

@@ -13,9 +13,11 @@ from torch import Tensor
 from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
 from bayes_clip.inference.batches import batches
+from bayes_clip.inference.program import Program
 from bayes_clip.progress import track
 
 MOST_JOINT_ROWS = 4096
+BYTES_PER_CHUNK = 2**26  # of Jacobians
 
 
 def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior_variance: Tensor) -> Belief:
@@ -33,6 +35,31 @@ def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior
     if len(design) <= MOST_JOINT_ROWS:
         return _joint_blocks(design, mode, prior_variance, probabilities)
     return _streamed_blocks(design, labels, mode, prior_variance, probabilities)
+
+
+def laplace_of_program(covariance: str, program: Program, inputs: Tensor, mode: Tensor) -> Full | Diagonal:
+    """Gauss-Newton Laplace of any program at `mode`: precision P₀⁻¹ + Σ Jᵀ R J over the rows, in float64.
+
+    `full` inverts it; `diagonal` inverts its diagonal.
+    """
+    size = mode.numel()
+    precision = (1 / program.prior_variance.double()).reshape(-1)
+    if covariance == "full":
+        precision = torch.diag(precision)
+    rows = max(1, BYTES_PER_CHUNK // (8 * program.outputs * size))
+    for part in inputs.split(rows):
+        design = program.linearise(part, mode)[0].double()
+        curvature = program.observation.curvature(program.logits(mode, part).double()).dense()
+        if design.ndim == 2:  # a head: its Jacobian has a block for every class
+            design = torch.einsum("nd,ck->nckd", design, torch.eye(len(mode)).to(design)).flatten(2)
+        weighted = torch.einsum("nij,njp->nip", curvature, design)
+        if covariance == "full":
+            precision += torch.einsum("nip,niq->pq", design, weighted)
+        else:
+            precision += (design * weighted).sum((0, 1))
+    if covariance == "full":
+        return Full(mode, torch.cholesky_inverse(torch.linalg.cholesky(precision)).to(mode))
+    return Diagonal(mode, (1 / precision).reshape(mode.shape).to(mode))
 
 
 def _full(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> Full:

@@ -130,6 +130,7 @@ def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
 
 RULES: dict[str, Rule] = {"expected": expected, "iterated": iterated, "plain": plain}
 DEFAULT_RULE = "expected"
+RELINEARISING = (expected, iterated)  # rules that linearise logits at the mode, not at the prediction
 
 
 def find_rule(name: str) -> Rule:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bayes_clip.gaussian import Diagonal
 from bayes_clip.gaussian.point import LowRank
-from bayes_clip.inference.head import LinearHead
-from bayes_clip.model import AdapterModel
+from bayes_clip.inference.program import Program
+from bayes_clip.inference.sites import PyroModel
 from bayes_clip.progress import track
 from bayes_clip.randomness import own_random_numbers
 from bayes_clip.threads import one_thread
@@ -31,8 +31,8 @@ START_SCALE = 0.3  # of the prior standard deviation
 
 
 def variational(
-    model: AdapterModel,
-    head: LinearHead,
+    model: PyroModel,
+    program: Program,
     inputs: Tensor,
     labels: Tensor,
     covariance: str,
@@ -44,14 +44,14 @@ def variational(
     The guide starts at the prior mean with 0.3 of the prior's width. Steps are in units of the prior
     standard deviation, with one draw each; the answer depends on `seed`.
     """
-    deviation = float(head.prior_variance.mean().sqrt())
-    start = init_to_value(values={head.site: head.prior_mean.clone()})
+    deviation = float(program.prior_variance.mean().sqrt())
+    start = init_to_value(values=program.values(program.prior_mean.clone()))
 
     def rates(name: str) -> dict[Any, Any]:
         rate = SCALE_STEP if "scale" in name else STEP_PER_DEVIATION * deviation
         return {"lr": rate, "lrd": FINAL_RATE ** (1 / steps)}
 
-    with _own_world(inputs.device, seed), one_thread(len(inputs) * head.prior_mean.numel()):
+    with _own_world(inputs.device, seed), one_thread(len(inputs) * program.prior_mean.numel()):
         guide: AutoNormal | AutoLowRankMultivariateNormal
         if covariance == "low_rank":
             guide = AutoLowRankMultivariateNormal(model, start, START_SCALE * deviation, rank=RANK)
@@ -62,9 +62,12 @@ def variational(
         for _ in track(range(steps), "Variational inference"):
             svi.step(inputs, labels)
         if isinstance(guide, AutoLowRankMultivariateNormal):
-            return _low_rank(guide, head)
-        site = guide.locs, guide.scales
-        location, scale = (getattr(part, head.site).detach() for part in site)
+            return _low_rank(guide, program)
+        fitted = [
+            torch.cat([getattr(part, site.name).detach().reshape(-1) for site in program.sites])
+            for part in (guide.locs, guide.scales)
+        ]
+    location, scale = (flat.reshape(program.prior_mean.shape) for flat in fitted)
     return Diagonal(location, scale.square())
 
 
@@ -80,10 +83,10 @@ def _own_world(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
-def _low_rank(guide: AutoLowRankMultivariateNormal, head: LinearHead) -> LowRank:
+def _low_rank(guide: AutoLowRankMultivariateNormal, program: Program) -> LowRank:
     """The guide's Gaussian in the shape of the weights (C, D)."""
     fitted = guide.get_posterior()
-    shape = head.prior_mean.shape
+    shape = program.prior_mean.shape
     return LowRank(
         fitted.loc.detach().reshape(shape),
         fitted.cov_diag.detach().reshape(shape),

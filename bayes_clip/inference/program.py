@@ -1,0 +1,192 @@
+"""Reading a Pyro model: its Gaussian weights, its observation, and logits as a function of the weights.
+
+Everything comes from the model's own trace, so that the prior and the likelihood are written down once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_clip.errors import UserError
+from bayes_clip.inference.sites import PyroModel, Reading, WeightSite, read_sites
+from bayes_clip.model import AdapterModel
+from bayes_clip.observation import Observation
+
+BYTES_PER_CHUNK = 2**28  # of Jacobians that are made at once
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model of K logits per row, with independent Gaussian weights.
+
+    A linear head (`is_head`) has weights (C, D) and logits Φ Wᵀ with one design for all classes; any other
+    program has flat weights (P,): its sites, one after another. `is_linear`: the logits are affine in the
+    weights, so that linearising them is exact.
+    """
+
+    name: str
+    sites: tuple[WeightSite, ...]
+    prior_mean: Tensor  # (C, D) or (P,)
+    prior_variance: Tensor  # the same shape
+    observation: Observation
+    outputs: int  # K
+    is_head: bool
+    is_linear: bool
+    logits: Callable[[Tensor, Tensor], Tensor]  # weights shaped like the mean, inputs (N, F) -> (N, K)
+    linearise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]  # see `linearised`
+    targets: Callable[[Tensor, Tensor], Tensor]  # inputs, labels (N,) -> what the likelihood site observes
+
+    def values(self, weights: Tensor) -> dict[str, Tensor]:
+        """Weights (..., *shape of the mean) as the values of the sites."""
+        flat = weights.flatten(weights.ndim - self.prior_mean.ndim)
+        return {site.name: site.of(flat) for site in self.sites}
+
+    def design(self, inputs: Tensor) -> Tensor:
+        """H at the prior mean: (N, D) for a head, else (N, K, P)."""
+        return self.linearise(inputs, self.prior_mean)[0]
+
+
+def read_program(model: PyroModel, like: Tensor) -> Program:
+    """Read `model`; tensors come in the dtype and on the device of the example inputs `like` (N, F).
+
+    Raises:
+        UserError: what cannot be filtered, by site and reason; see `read_sites`.
+    """
+    reading = read_sites(model, like)
+    flat = _flat_logits(model, reading)
+    design = _head_design(reading, flat)
+    if design is not None:
+        return _head(reading, design)
+    curved = _jacobian(reading, flat)
+    linear = _is_linear(reading, flat, curved)
+
+    def linearise(inputs: Tensor, at: Tensor) -> tuple[Tensor, Tensor | None]:
+        at = reading.prior_mean if linear else at
+        jacobian = curved(at, inputs)
+        return jacobian, flat(at, inputs) - torch.einsum("bkp,p->bk", jacobian, at)
+
+    return Program(
+        reading.name,
+        reading.sites,
+        reading.prior_mean,
+        reading.prior_variance,
+        reading.observation,
+        reading.outputs,
+        is_head=False,
+        is_linear=linear,
+        logits=flat,
+        linearise=linearise,
+        targets=reading.targets,
+    )
+
+
+def _flat_logits(model: PyroModel, reading: Reading) -> Callable[[Tensor, Tensor], Tensor]:
+    """Logits (N, K) of flat weights (P,) and inputs (N, F).
+
+    A softmax read from a trace comes normalised, which is not linear; its logits are centred instead, which
+    changes no probability and no update.
+    """
+    plain = isinstance(model, AdapterModel) and type(model).__call__ is AdapterModel.__call__
+
+    def logits(flat: Tensor, inputs: Tensor) -> Tensor:
+        values = {site.name: site.of(flat) for site in reading.sites}
+        if plain and isinstance(model, AdapterModel):
+            return model.logits(values, inputs)
+        traced = reading.logits(values, inputs)
+        return traced - traced.mean(-1, keepdim=True) if reading.observation.name == "softmax" else traced
+
+    return logits
+
+
+def _jacobian(
+    reading: Reading, flat: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """∂ logits / ∂ weights (N, K, P): backwards where there are fewer logits than weights, else forwards."""
+    size = len(reading.prior_mean)
+    differentiate: Any = torch.func.jacrev if reading.outputs <= size else torch.func.jacfwd
+    row = differentiate(lambda weights, one: flat(weights, one[None])[0])
+    numbers = reading.outputs * size * reading.prior_mean.element_size()
+    chunk = max(1, BYTES_PER_CHUNK // numbers)
+    return torch.func.vmap(row, in_dims=(None, 0), chunk_size=chunk)
+
+
+def _head_design(
+    reading: Reading, flat: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor], Tensor] | None:
+    """The design (N, D) that all classes share, if the logits are Φ Wᵀ up to a common offset; else None."""
+    shape = reading.sites[0].shape
+    if len(reading.sites) > 1 or len(shape) != 2 or shape[0] != reading.outputs:
+        return None
+    classes = shape[0]
+    centred = reading.observation.name == "softmax" and classes > 1
+
+    def first_logit(row: Tensor, one: Tensor) -> Tensor:
+        weights = torch.cat([row, torch.zeros_like(reading.prior_mean[shape[1] :])])
+        seen = flat(weights, one[None])[0]
+        # the centred logit of a class feels (C - 1) / C of its own weights
+        return (seen[0] - seen.mean()) * classes / (classes - 1) if centred else seen[0]
+
+    gradient = torch.func.vmap(torch.func.grad(first_logit), in_dims=(None, 0), chunk_size=4096)
+
+    def design(inputs: Tensor) -> Tensor:
+        return gradient(reading.prior_mean[: shape[1]], inputs)
+
+    for weights in reading.trials:
+        actual, wanted = flat(weights, reading.probe), design(reading.probe) @ weights.reshape(shape).mT
+        if centred:
+            actual, wanted = (seen - seen.mean(-1, keepdim=True) for seen in (actual, wanted))
+        if not _agree(actual, wanted):
+            return None
+    return design
+
+
+def _head(reading: Reading, design: Callable[[Tensor], Tensor]) -> Program:
+    shape = reading.sites[0].shape
+    return Program(
+        reading.name,
+        reading.sites,
+        reading.prior_mean.reshape(shape),
+        reading.prior_variance.reshape(shape),
+        reading.observation,
+        reading.outputs,
+        is_head=True,
+        is_linear=True,
+        logits=lambda weights, inputs: design(inputs) @ weights.mT,
+        linearise=lambda inputs, at: (design(inputs), None),
+        targets=reading.targets,
+    )
+
+
+def _is_linear(
+    reading: Reading, flat: Callable[[Tensor, Tensor], Tensor], curved: Callable[[Tensor, Tensor], Tensor]
+) -> bool:
+    jacobian, start = curved(reading.prior_mean, reading.probe), flat(reading.prior_mean, reading.probe)
+    for weights in reading.trials:
+        change = torch.einsum("bkp,p->bk", jacobian, weights - reading.prior_mean)
+        if not _agree(flat(weights, reading.probe), start + change):
+            return False
+    return True
+
+
+def _agree(actual: Tensor, wanted: Tensor) -> bool:
+    """Equal but for rounding."""
+    tolerance = 1e-4 if actual.dtype == torch.float32 else 1e-9
+    return bool((actual - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1e-30))
+
+
+def require_head(program: Program, what: str) -> None:
+    """Refuse a program that is no linear head where one is needed.
+
+    Raises:
+        UserError: says what needs it.
+    """
+    if not program.is_head:
+        raise UserError(
+            f"{program.name}: {what} needs a linear head (one site of class weights (C, D) and logits linear "
+            "in it); use --covariance full, low_rank or diagonal"
+        )
