@@ -25,7 +25,7 @@ class Dynamics:
     @property
     def is_static(self) -> bool:
         """Whether nothing changes between batches."""
-        return bool(_all(self.decay, 1.0) and _all(self.noise, 0.0))
+        return _all(self.decay, 1.0) and _all(self.noise, 0.0)
 
     def over(self, elapsed: float) -> Dynamics:
         """The dynamics of `elapsed` time steps (not necessarily whole) in closed form.
@@ -142,7 +142,7 @@ def _flat(values: Mapping[str, float], sites: Mapping[str, int], like: Tensor) -
 
 
 def _all(values: float | Tensor, number: float) -> bool:
-    return bool((torch.as_tensor(values) == number).all())
+    return bool((values == number).all()) if isinstance(values, Tensor) else values == number
 
 
 def _accumulated(decay: float | Tensor, elapsed: float) -> float | Tensor:

@@ -112,3 +112,8 @@ def test_one_step_is_the_step_itself_and_none_is_static() -> None:
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="elapsed time"):
             step.over(wrong)
+
+
+def test_the_slightest_decay_is_not_static() -> None:
+    for space in (StateSpace(1 - 1e-12), StateSpace(1.0, 1e-300)):
+        assert not space.is_static and not as_dynamics(space).is_static

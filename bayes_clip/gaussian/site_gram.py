@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip import observation
+from bayes_clip.curvature import Curvature, SoftmaxCurvature
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
 from bayes_clip.gaussian.matrices import log_diagonal, root_of, symmetric
 
@@ -28,18 +28,17 @@ class SiteGram(DenseGram):
         """The same in float64, symmetric to the last bit."""
         return replace(self, matrix=symmetric(self.matrix.double()))
 
-    def newton(self, probabilities: Tensor, excess: Tensor, residual: Tensor) -> Tensor:
-        """Dual (b, C) of the Newton step with curvature diag(p) − p pᵀ; all arguments (b, C)."""
-        target = self.site_times(observation.curvature(probabilities), excess) + residual
-        return self._solved(softmax_root(probabilities), target)
+    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
+        """Dual (b, C) of the Newton step; `excess` z − z₀ and residual r, both (b, C)."""
+        return self._solved(curvature_root(curvature), curvature.times(excess) + residual)
 
-    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
-        """The sites diag(p) − p pᵀ, (b, C, C)."""
-        return observation.curvature(probabilities)
+    def downdate(self, curvature: Curvature) -> Tensor:
+        """The sites R, (b, C, C)."""
+        return curvature.dense()
 
-    def softmax_log_determinant(self, probabilities: Tensor) -> Tensor:
+    def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
-        return 2 * log_diagonal(self._factor(softmax_root(probabilities))[0])
+        return 2 * log_diagonal(self._factor(curvature_root(curvature))[0])
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and a root (b, C, C) of each row's posterior covariance, given sites (b, C, C)."""
@@ -84,22 +83,29 @@ class DiagonalSiteGram(BlockGram):
         """The same in float64, symmetric to the last bit."""
         return DiagonalSiteGram(symmetric(self.blocks.double()))
 
-    def softmax_downdate(self, probabilities: Tensor) -> Tensor:
-        """p (1 − p), (b, C)."""
-        return probabilities * (1 - probabilities)
+    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
+        """Dual (b, C) of the Newton step, with the coupling of a softmax in R; arguments (b, C)."""
+        return BlockGram(self.blocks).newton(curvature, excess, residual)
+
+    def downdate(self, curvature: Curvature) -> Tensor:
+        """The diagonal of R, (b, C)."""
+        return curvature.own
+
+    def log_determinant(self, curvature: Curvature) -> Tensor:
+        """log |I + R G|, a scalar."""
+        return BlockGram(self.blocks).log_determinant(curvature)
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """The diagonal of the sites (b, C), as it is."""
         return precision
 
-    def _coupled(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        return BlockGram(self.blocks)._coupled(probabilities)
 
-
-def softmax_root(probabilities: Tensor) -> Tensor:
-    """S = diag(√p) − p √pᵀ, (b, C, C), with S Sᵀ = diag(p) − p pᵀ: I − √p √pᵀ projects, √p has length 1."""
-    half = probabilities.sqrt()
-    return torch.diag_embed(half) - probabilities[:, :, None] * half[:, None, :]
+def curvature_root(curvature: Curvature) -> Tensor:
+    """S with S Sᵀ = R, (b, C, C); for a softmax diag(√p) − p √pᵀ (√p has length 1: I − √p √pᵀ projects)."""
+    if not isinstance(curvature, SoftmaxCurvature):
+        return torch.diag_embed(curvature.own.sqrt())
+    half = curvature.probabilities.sqrt()
+    return torch.diag_embed(half) - curvature.probabilities[:, :, None] * half[:, None, :]
 
 
 def information_diagonal(design: Tensor, sites: Tensor) -> Tensor:

@@ -2,23 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense_twins import dense_precision, precision_update, rows_of, truncated
+from dense_twins import dense_precision, plain_step, precision_update, rows_of, truncated
 from naive_twins import softmax_curvature
 from small_problems import assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip import observation
 from bayes_clip.gaussian.full import Full
 from bayes_clip.gaussian.low_rank import LowRankPrecision
-
-
-def step(belief: LowRankPrecision, design: Tensor, labels: Tensor) -> LowRankPrecision:
-    """The extended Kalman update through the belief's own projection."""
-    projection = belief.project(design)
-    probabilities = projection.logits.softmax(-1)
-    residual = observation.residual(projection.logits, labels)
-    dual = projection.gram.newton(probabilities, torch.zeros_like(residual), residual)
-    return belief.condition(projection, dual, projection.gram.softmax_downdate(probabilities))
 
 
 def random_design(kind: str, seed: int, rows: int = 6) -> Tensor:
@@ -54,7 +44,7 @@ def test_batches_are_the_svd_by_the_book(kind: str, rank: int) -> None:
         roots = rows.mT @ (vectors * values.clamp_min(0).sqrt()[:, None, :])
         whole = torch.cat([belief.factor.reshape(15, -1), *roots], dim=1)
         diagonal, factor = truncated(belief.diagonal.reshape(-1), whole, rank)
-        belief = step(belief, design, LABELS)
+        belief = plain_step(belief, design, LABELS)
         assert_near(belief.mean.reshape(-1), wanted_mean)
         assert_near(belief.diagonal.reshape(-1), diagonal)
         assert_near(dense_precision(belief), torch.diag(diagonal) + factor @ factor.mT)
@@ -65,12 +55,8 @@ def test_at_full_rank_it_is_the_full_covariance() -> None:
     belief = LowRankPrecision.from_prior(first.mean, first.variance, rank=15)
     full = Full.from_prior(first.mean, first.variance)
     for batch in (first, second):
-        belief = step(belief, batch.design, batch.labels)
-        projection = full.project(batch.design)
-        probabilities = projection.logits.softmax(-1)
-        residual = observation.residual(projection.logits, batch.labels)
-        dual = projection.gram.newton(probabilities, torch.zeros_like(residual), residual)
-        full = full.condition(projection, dual, projection.gram.softmax_downdate(probabilities))
+        belief = plain_step(belief, batch.design, batch.labels)
+        full = plain_step(full, batch.design, batch.labels)
         assert_near(belief.mean, full.mean)
         assert_near(torch.linalg.inv(dense_precision(belief)), full.covariance)
     assert_near(belief.diagonal, 1 / first.variance)
@@ -80,14 +66,14 @@ def test_at_full_rank_it_is_the_full_covariance() -> None:
 def test_the_diagonal_of_the_precision_is_exact_at_any_rank(kind: str) -> None:
     ranks = {}
     for rank in (2, 15):
-        belief = step(start(kind, rank), random_design(kind, 0), LABELS)
+        belief = plain_step(start(kind, rank), random_design(kind, 0), LABELS)
         ranks[rank] = dense_precision(belief).diagonal()
     assert_near(ranks[2], ranks[15])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_projection_moments_and_draws_are_those_of_the_dense_covariance(kind: str) -> None:
-    belief = step(start(kind, 2), random_design(kind, 0), LABELS)
+    belief = plain_step(start(kind, 2), random_design(kind, 0), LABELS)
     design = random_design(kind, 1, rows=70)
     rows = rows_of(design, 3)
     covariance = torch.linalg.inv(dense_precision(belief))
@@ -105,7 +91,7 @@ def test_projection_moments_and_draws_are_those_of_the_dense_covariance(kind: st
 @pytest.mark.parametrize("rank", [2, 6])
 def test_draws_take_the_root_in_either_form(rank: int) -> None:
     """Below the number of classes by low-rank algebra, from there on by the rows' own covariance."""
-    belief = step(start("shared", rank), random_design("shared", 0), LABELS)
+    belief = plain_step(start("shared", rank), random_design("shared", 0), LABELS)
     design = random_design("shared", 1)
     units = torch.eye(3, dtype=torch.float64)[:, None, :].expand(-1, 6, -1)
     root = (belief.sample_logits(design, units) - design @ belief.mean.mT).permute(1, 2, 0)
@@ -115,7 +101,7 @@ def test_draws_take_the_root_in_either_form(rank: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_time_step_is_exact_also_with_a_decay_for_every_weight(kind: str) -> None:
-    belief = step(start(kind, 4), random_design(kind, 0), LABELS)
+    belief = plain_step(start(kind, 4), random_design(kind, 0), LABELS)
     generator = torch.Generator().manual_seed(1)
     decay = torch.rand(belief.mean.shape, generator=generator, dtype=torch.float64) + 0.2
     noise = torch.rand(belief.mean.shape, generator=generator, dtype=torch.float64)

@@ -6,8 +6,9 @@ from naive_twins import softmax_curvature
 from small_problems import assert_near
 from torch import Tensor
 
+from bayes_clip.curvature import Curvature, SeparateCurvature, SoftmaxCurvature
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
-from bayes_clip.gaussian.site_gram import DiagonalSiteGram, SiteGram, information_diagonal, softmax_root
+from bayes_clip.gaussian.site_gram import DiagonalSiteGram, SiteGram, curvature_root, information_diagonal
 
 CLASSES, ROWS = 4, 6
 
@@ -22,6 +23,7 @@ def positive_definite(*batch: int, size: int, seed: int = 0) -> Tensor:
 
 
 PROBABILITIES = (2 * random(ROWS, CLASSES, seed=2)).softmax(-1)
+CURVATURES = (SoftmaxCurvature(PROBABILITIES), SeparateCurvature(PROBABILITIES))
 EXCESS, RESIDUAL = random(ROWS, CLASSES, seed=3), random(ROWS, CLASSES, seed=4)
 
 
@@ -32,10 +34,13 @@ def pair() -> tuple[SiteGram, DenseGram]:
     return SiteGram(matrix, CLASSES), DenseGram(matrix, CLASSES)
 
 
-def test_newton_and_evidence_are_those_of_the_dense_gram(pair: tuple[SiteGram, DenseGram]) -> None:
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_newton_and_evidence_are_those_of_the_dense_gram(
+    pair: tuple[SiteGram, DenseGram], curvature: Curvature
+) -> None:
     sites, dense = pair
-    assert_near(sites.newton(PROBABILITIES, EXCESS, RESIDUAL), dense.newton(PROBABILITIES, EXCESS, RESIDUAL))
-    assert_near(sites.softmax_log_determinant(PROBABILITIES), dense.softmax_log_determinant(PROBABILITIES))
+    assert_near(sites.newton(curvature, EXCESS, RESIDUAL), dense.newton(curvature, EXCESS, RESIDUAL))
+    assert_near(sites.log_determinant(curvature), dense.log_determinant(curvature))
 
 
 def test_posterior_logits_given_sites_are_those_of_the_dense_gram(pair: tuple[SiteGram, DenseGram]) -> None:
@@ -49,20 +54,19 @@ def test_posterior_logits_given_sites_are_those_of_the_dense_gram(pair: tuple[Si
 
 def test_downdates_are_the_sites_themselves(pair: tuple[SiteGram, DenseGram]) -> None:
     sites, _ = pair
-    assert_near(sites.softmax_downdate(PROBABILITIES), softmax_curvature(PROBABILITIES))
+    assert_near(sites.downdate(CURVATURES[0]), softmax_curvature(PROBABILITIES))
+    assert_near(sites.downdate(CURVATURES[1]), torch.diag_embed(PROBABILITIES))
     precision = positive_definite(ROWS, size=CLASSES, seed=6)
     assert sites.site_downdate(precision) is precision
 
 
-def test_diagonal_sites_keep_the_coupled_newton_step_and_evidence() -> None:
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_diagonal_sites_keep_the_coupled_newton_step_and_evidence(curvature: Curvature) -> None:
     blocks = positive_definite(CLASSES, size=ROWS)
     sites, coupled = DiagonalSiteGram(blocks), BlockGram(blocks)
-    step = sites.newton(PROBABILITIES, EXCESS, RESIDUAL)
-    assert_near(step, coupled.newton(PROBABILITIES, EXCESS, RESIDUAL))
-    assert_near(sites.softmax_log_determinant(PROBABILITIES), coupled.softmax_log_determinant(PROBABILITIES))
-    assert_near(
-        sites.softmax_downdate(PROBABILITIES), softmax_curvature(PROBABILITIES).diagonal(dim1=1, dim2=2)
-    )
+    assert_near(sites.newton(curvature, EXCESS, RESIDUAL), coupled.newton(curvature, EXCESS, RESIDUAL))
+    assert_near(sites.log_determinant(curvature), coupled.log_determinant(curvature))
+    assert_near(sites.downdate(curvature), curvature.dense().diagonal(dim1=1, dim2=2))
 
 
 def test_float64_keeps_the_kind() -> None:
@@ -76,7 +80,7 @@ def test_float64_keeps_the_kind() -> None:
 def test_root_of_the_softmax_curvature_also_where_a_class_is_certain() -> None:
     certain = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
     for probabilities in (PROBABILITIES, certain):
-        root = softmax_root(probabilities)
+        root = curvature_root(SoftmaxCurvature(probabilities))
         assert_near(root @ root.mT, softmax_curvature(probabilities))
 
 

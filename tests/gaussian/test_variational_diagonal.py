@@ -1,23 +1,13 @@
 from __future__ import annotations
 
 import torch
-from dense_twins import dense_precision, precision_update, rows_of
+from dense_twins import dense_precision, plain_step, precision_update, rows_of
 from naive_twins import softmax_curvature
 from small_problems import assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip import observation
 from bayes_clip.gaussian.diagonal import Diagonal
 from bayes_clip.gaussian.variational_diagonal import VariationalDiagonal
-
-
-def step(belief: VariationalDiagonal, design: Tensor, labels: Tensor) -> VariationalDiagonal:
-    """The extended Kalman update through the belief's own projection."""
-    projection = belief.project(design)
-    probabilities = projection.logits.softmax(-1)
-    residual = observation.residual(projection.logits, labels)
-    dual = projection.gram.newton(probabilities, torch.zeros_like(residual), residual)
-    return belief.condition(projection, dual, projection.gram.softmax_downdate(probabilities))
 
 
 def naive_step(mean: Tensor, precision: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +26,7 @@ def test_two_batches_of_a_linear_head_are_the_naive_twin() -> None:
     belief = VariationalDiagonal.from_prior(first.mean, first.variance)
     mean, precision = first.mean.reshape(-1), 1 / first.variance.reshape(-1)
     for batch in (first, second):
-        belief = step(belief, batch.design, batch.labels)
+        belief = plain_step(belief, batch.design, batch.labels)
         mean, precision = naive_step(mean, precision, rows_of(batch.design, 3), batch.labels)
         assert_near(belief.mean.reshape(-1), mean)
         assert_near(belief.precision.reshape(-1), precision)
@@ -49,7 +39,7 @@ def test_two_batches_under_a_jacobian_are_the_naive_twin() -> None:
     for _ in range(2):
         rows = torch.randn(5, 3, 7, generator=generator, dtype=torch.float64)
         labels = torch.tensor([0, 1, 2, 0, 1])
-        belief = step(belief, rows, labels)
+        belief = plain_step(belief, rows, labels)
         mean, precision = naive_step(mean, precision, rows, labels)
         assert_near(belief.mean, mean)
         assert_near(belief.precision, precision)
@@ -69,12 +59,8 @@ def test_logits_under_a_jacobian_have_the_moments_and_draws_of_the_dense_covaria
 
 def test_it_is_narrower_than_the_decoupled_form() -> None:
     problem = small_problem(seed=5)
-    narrow = step(
+    narrow = plain_step(
         VariationalDiagonal.from_prior(problem.mean, problem.variance), problem.design, problem.labels
     )
-    projection = Diagonal.from_prior(problem.mean, problem.variance).project(problem.design)
-    probabilities = projection.logits.softmax(-1)
-    downdate = projection.gram.softmax_downdate(probabilities)
-    start = Diagonal.from_prior(problem.mean, problem.variance)
-    wide = start.condition(projection, torch.zeros_like(probabilities), downdate)
+    wide = plain_step(Diagonal.from_prior(problem.mean, problem.variance), problem.design, problem.labels)
     assert bool((narrow.variance < wide.variance).all())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from naive_twins import jacobian
 from torch import Tensor
 
+from bayes_clip.gaussian.belief import Belief
 from bayes_clip.gaussian.kronecker import Kronecker
 from bayes_clip.gaussian.low_rank import LowRankPrecision
 from bayes_clip.gaussian.variational_diagonal import VariationalDiagonal
+from bayes_clip.observation import SOFTMAX
 
 PrecisionBelief = Kronecker | LowRankPrecision | VariationalDiagonal
+Family = TypeVar("Family", bound=Belief)
 
 
 def dense_precision(belief: PrecisionBelief) -> Tensor:
@@ -22,6 +27,15 @@ def dense_precision(belief: PrecisionBelief) -> Tensor:
         return torch.diag(belief.diagonal.reshape(-1)) + flat @ flat.mT
     prior = torch.kron(torch.diag(1 / belief.class_variance), torch.diag(1 / belief.feature_variance))
     return prior + torch.kron(belief.curvature, belief.moment) / max(float(belief.rows), 1e-300)
+
+
+def plain_step(belief: Family, design: Tensor, labels: Tensor) -> Family:
+    """The extended Kalman update through the belief's own projection."""
+    projection = belief.project(design)
+    curvature = SOFTMAX.curvature(projection.logits)
+    residual = SOFTMAX.target(labels, projection.logits) - SOFTMAX.response(projection.logits)
+    dual = projection.gram.newton(curvature, torch.zeros_like(residual), residual)
+    return belief.condition(projection, dual, projection.gram.downdate(curvature))
 
 
 def rows_of(design: Tensor, classes: int) -> Tensor:
