@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
+from bayes_clip.gaussian import design as designs
+from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY
 from bayes_clip.inference.engines import Problem, held_out, infer
-from bayes_clip.inference.head import linear_head
 from bayes_clip.inference.kalman import StepInfo
-from bayes_clip.model import AdapterModel, context_of, find_model
+from bayes_clip.inference.program import Program, require_head
+from bayes_clip.model import AdapterModel, as_program, context_of, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
 
 __all__ = ["Fit", "FitSettings", "fit"]
+
+MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
+MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,25 @@ class Fit:
 
 
 @torch.no_grad()
-def fit(task: Task, settings: FitSettings | None = None) -> Fit:
+def fit(task: Task, settings: FitSettings | None = None, program: Callable[..., Tensor] | None = None) -> Fit:
     """Fit one model program under one engine to the support set of `task`.
 
+    `program`: a plain Pyro function ``model(inputs, labels=None)``, or a subclass of AdapterModel, instead of
+    the one that `settings.model` names.
+
     Raises:
-        UserError: zero_shot without text features, a covariance that does not fit, or an unknown name.
+        UserError: zero_shot without text features, a covariance that does not fit or needs a linear head, a
+            program that cannot be filtered (by site and reason), or an unknown name.
     """
     settings = settings or FitSettings()
+    kind = find_model(settings.model) if program is None else as_program(program)
+    if program is not None:
+        settings = replace(settings, model=kind.__name__)
     if settings.engine == "zero_shot" and task.text_features is None:
         raise UserError(f"{task.name}: zero_shot needs text_features, and there are none; use another engine")
     start = time.perf_counter()
-    problem, logit_variance = _problem(task, settings)
+    problem, logit_variance = _problem(task, settings, kind)
+    settings = _with_covariance(settings, problem.program)
     tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
     weights, steps = infer(problem.at(tuned.prior_variance), settings)
     source = Source(
@@ -77,26 +92,56 @@ def fit(task: Task, settings: FitSettings | None = None) -> Fit:
     return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start)
 
 
-def _problem(task: Task, settings: FitSettings) -> tuple[Problem, float]:
-    """The problem at unit prior variance, and the prior variance of a logit there (s² for a linear probe)."""
-    program = find_model(settings.model)
+def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tuple[Problem, float]:
+    """The problem at unit prior variance, and the prior variance of a logit there (s² for a linear probe).
+
+    Raises:
+        UserError: the program has another number of outputs than the task has classes.
+    """
     context = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
     context = replace(context, text_features=context.text_features.to(settings.device, settings.torch_dtype))
 
     def build(prior_variance: float) -> AdapterModel:
-        return program(context, prior_variance)
+        return kind(context, prior_variance)
 
     inputs = task.support_features.to(settings.device, settings.torch_dtype)
     problem = Problem(build, inputs, task.support_labels.to(settings.device), 1.0)
-    head = linear_head(problem.model, inputs)
-    variance = float((head.design(inputs).square() @ head.prior_variance.mT).mean())
-    return problem, variance
+    program = problem.program
+    classes = program.observation.class_logits(inputs.new_zeros(1, program.outputs)).shape[1]
+    if classes != task.num_classes:
+        raise UserError(
+            f"{program.name}: has {program.outputs} outputs and {task.name} {task.num_classes} classes; give "
+            "one output per class (or a single Normal or Bernoulli output for two classes)"
+        )
+    some = inputs[:: max(1, len(inputs) // MOST_ROWS_MEASURED)]
+    variance = designs.times(program.design(some).square(), program.prior_variance).mean()
+    return problem, float(variance)
+
+
+def _with_covariance(settings: FitSettings, program: Program) -> FitSettings:
+    """The settings with a covariance that the program can have.
+
+    Raises:
+        UserError: one was asked for that needs a linear head.
+    """
+    if program.is_head or settings.family not in HEAD_ONLY:
+        return settings
+    if settings.covariance is not None:
+        require_head(program, f"--covariance {settings.covariance}")
+    small = program.prior_mean.numel() <= MOST_FULL_WEIGHTS
+    return replace(settings, covariance=FLAT_DEFAULTS[0 if small else 1])
 
 
 def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_text: bool) -> Tuned:
     """Prior variance (unless it is given) and covariance scale, from balanced folds of the support set."""
     engine = settings.engine
     given = settings.prior_variance
+    if not problem.model.tunes_prior:
+        if given is not None:
+            raise UserError(
+                f"--prior-variance {given:g}: {problem.program.name} writes its own prior; change it there"
+            )
+        given = 1.0
     kind = settings.update_rule if engine == "ekf" else "vi" if engine in ("vi", "nuts") else engine
     if engine == "zero_shot":
         return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)

@@ -1,7 +1,8 @@
 """What a model program is, and how one is found by name or by path.
 
 A model program is a Python file that defines one subclass of `AdapterModel`: a prior over weights and logits
-as a function of weights and inputs. The object itself is the Pyro model that every engine reads.
+as a function of weights and inputs. The object itself is the Pyro model that every engine reads. A plain Pyro
+function called ``model(inputs, labels=None)`` does as well.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import pyro
 import torch
@@ -42,6 +45,8 @@ class AdapterModel:
     `inputs` (N, D) and observes ``labels ~ Categorical(logits)``; without labels it draws them.
     """
 
+    tunes_prior: ClassVar[bool] = True  # whether `prior_variance` means anything to it
+
     def __init__(self, context: Context, prior_variance: float) -> None:
         self.context = context
         self.prior_variance = prior_variance
@@ -65,6 +70,28 @@ class AdapterModel:
     def __repr__(self) -> str:
         classes, features = self.text_features.shape
         return f"{type(self).__name__}({classes} classes, {features} features, v={self.prior_variance:g})"
+
+
+class FunctionModel(AdapterModel):
+    """A plain Pyro function of (inputs, labels) as a model program, its prior as written there."""
+
+    tunes_prior = False
+    function: ClassVar[Callable[..., Tensor]]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return type(self).function.__name__
+
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        return type(self).function(inputs, labels)
+
+
+def as_program(function: Callable[..., Tensor]) -> type[AdapterModel]:
+    """The model program that a plain Pyro function ``function(inputs, labels=None)`` is."""
+    if inspect.isclass(function) and issubclass(function, AdapterModel):
+        return function
+    return type(function.__name__, (FunctionModel,), {"function": staticmethod(function)})
 
 
 def list_models() -> dict[str, str]:
@@ -126,9 +153,13 @@ def _program(module: ModuleType, name: str) -> type[AdapterModel]:
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, AdapterModel) and value.__module__ == module.__name__
     ]
+    function = getattr(module, "model", None)
+    if not found and inspect.isfunction(function):
+        return as_program(function)
     if len(found) != 1:
         raise UserError(
-            f"{name}: defines {len(found)} subclasses of AdapterModel; a model program defines exactly one"
+            f"{name}: defines {len(found)} subclasses of AdapterModel; a model program defines exactly one, "
+            "or a Pyro function called model(inputs, labels=None)"
         )
     return found[0]
 

@@ -23,7 +23,8 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian import ClassBlock, Diagonal, Full
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
-from bayes_clip.inference.head import linear_head
+from bayes_clip.inference.program import read_program
+from bayes_clip.inference.program_logits import ProgramLogits
 from bayes_clip.model import AdapterModel
 from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
 from bayes_clip.progress import track
@@ -61,15 +62,16 @@ class Posterior(AutoContinuous):
         self.weights = weights
         self.source = source
         like = weights.mean
-        probe = torch.zeros(1, model.text_features.shape[1]).to(like)
-        self._head = linear_head(model, like)
+        width = model.text_features.shape[1]
+        probe = torch.full((1, width), width**-0.5).to(like)
+        self.logits = ProgramLogits(read_program(model, probe), weights)
         # The prototype needs the labels to be observed: Pyro's guides take no discrete latent.
         # It draws weights; the caller's random numbers stay where they were.
         with own_random_numbers(like.device):
             self._setup_prototype(probe, torch.zeros(1, dtype=torch.long, device=like.device))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> TorchDistribution:
-        """The distribution over the flat weights, classes outermost, (C D,)."""
+        """The distribution over the flat weights, site after site; classes outermost for a linear head."""
         weights = self.weights
         if isinstance(weights, ClassBlock):
             blocks = MultivariateNormal(weights.mean, weights.covariance)
@@ -135,13 +137,12 @@ class Posterior(AutoContinuous):
         return Prediction(**joined)
 
     def _predict_chunk(self, rows: Tensor) -> Prediction:
-        design = self._head.design(rows)
-        mean, variance = self.weights.logit_moments(design)
+        mean, variance = self.logits.logit_moments(rows)
         kind = self.predictive
         if kind == "plug_in":
             probabilities = mean.double().softmax(-1)
         elif kind == "monte_carlo":
-            probabilities = monte_carlo(self.weights, design).double()
+            probabilities = monte_carlo(self.logits, rows).double()
         else:
             scale = 1.0 if self.source.settings.predictive == "closed_form" else self.source.covariance_scale
             probabilities = closed_form(mean.double(), scale * variance.double())
@@ -149,7 +150,7 @@ class Posterior(AutoContinuous):
             aleatoric, epistemic = entropy(probabilities), torch.zeros_like(probabilities[:, 0])
             novelty = 1 - probabilities.amax(-1)
         else:
-            aleatoric, epistemic = entropy_split(self.weights, design)
+            aleatoric, epistemic = entropy_split(self.logits, rows)
             novelty = (variance - mean).gather(1, probabilities.argmax(-1, keepdim=True))[:, 0]
         return Prediction(probabilities, aleatoric, epistemic, novelty, mean, variance)
 
@@ -175,7 +176,7 @@ class Posterior(AutoContinuous):
 
     def __repr__(self) -> str:
         source = self.source
-        classes, features = self.weights.mean.shape
+        classes, features = self.program.text_features.shape
         return (
             f"Posterior({source.settings.engine} on {source.task!r}: {classes} classes, {features} features, "
             f"{source.support_rows} labels, v={source.prior_variance:.3g}, {self.predictive})"

@@ -19,5 +19,7 @@ ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
     "vi": ("diagonal", "low_rank"),
     "nuts": (),
 }
+HEAD_ONLY = ("class_block", "kronecker")  # covariances that need a linear head
+FLAT_DEFAULTS = ("full", "diagonal")  # what other programs take instead, small and large
 
-__all__ = ["DEFAULT_ENGINES", "ENGINES", "ENGINE_COVARIANCES"]
+__all__ = ["DEFAULT_ENGINES", "ENGINES", "ENGINE_COVARIANCES", "FLAT_DEFAULTS", "HEAD_ONLY"]

@@ -7,30 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from bayes_clip.gaussian import Belief, check_fits
-from bayes_clip.gaussian.point import Draws, LowRank, Point
+from bayes_clip.gaussian.point import Point
 from bayes_clip.inference import kalman
-from bayes_clip.inference.batches import balanced_folds, batches
+from bayes_clip.inference.batches import balanced_folds, batches, default_batch_size
 from bayes_clip.inference.folds import MOST_FOLDS, FoldMoments, cavity_moments
-from bayes_clip.inference.head import LinearHead, linear_head
-from bayes_clip.inference.kalman import Batch, StepInfo
-from bayes_clip.inference.laplace import laplace
+from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.inference.laplace import laplace, laplace_of_program
+from bayes_clip.inference.linearised import Batch, CurvedBatch
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_problem, rescaled, weights_of
+from bayes_clip.inference.program import Program, curved_batch, read_program
+from bayes_clip.inference.program_logits import ProgramLogits, Weights
+from bayes_clip.inference.program_mode import mode_of_program
 from bayes_clip.inference.rules import find_rule
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
+from bayes_clip.state_space import Dynamics
 from bayes_clip.threads import one_thread
 
-Weights = Belief | Point | Draws | LowRank
 TUNING_TOLERANCE = 1e-8  # Newton decrement in nats: far below what folds can tell
 REFIT_BELOW = 1_000_000  # weights times rows: up to here folds are really refitted
+CLOSED_FORM_FAMILIES = ("", "class_block", "full")
 MOST_REFITS = 2  # folds for engines without a closed form, at any size
 
 
@@ -48,10 +53,29 @@ class Problem:
         """The program at this prior variance."""
         return self.build(self.prior_variance)
 
-    @property
-    def head(self) -> LinearHead:
-        """The program as a linear head."""
-        return linear_head(self.model, self.inputs)
+    @cached_property
+    def program(self) -> Program:
+        """The program as it reads: sites, prior, observation, logits."""
+        return read_program(self.model, self.inputs)
+
+    def batches(self, settings: FitSettings) -> list[Batch] | list[CurvedBatch]:
+        """The rows as the filter sees them, in the order of `settings`."""
+        program = self.program
+        size = settings.batch_size or default_batch_size(len(self.model.class_names))
+        order = batches(self.labels, len(self.model.class_names), settings.order, size, settings.seed)
+        targets = program.targets(self.inputs, self.labels)
+        if program.is_linear:
+            seen = [program.linearise(self.inputs[rows], program.prior_mean) for rows in order]
+            return [
+                Batch(design, targets[rows], offset)
+                for (design, offset), rows in zip(seen, order, strict=True)
+            ]
+        return [curved_batch(program, self.inputs[rows], targets[rows]) for rows in order]
+
+    def dynamics(self, settings: FitSettings) -> Dynamics:
+        """The dynamics of `settings`, resolved for the sites of this program."""
+        sizes = {site.name: site.stop - site.start for site in self.program.sites}
+        return settings.state_space.for_sites(sizes, self.program.prior_mean)
 
     def at(self, prior_variance: float) -> Problem:
         """The same problem at another prior variance."""
@@ -68,57 +92,82 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
     Raises:
         UserError: a covariance that does not fit, or options that exclude each other.
     """
-    head = problem.head
+    program = problem.program
     if settings.engine == "zero_shot":
-        return Point(head.prior_mean), []
+        return Point(program.prior_mean), []
     if settings.engine == "vi":
         steps = DRAFT_STEPS if draft else STEPS
         data = (problem.inputs, problem.labels)
-        return variational(problem.model, head, *data, settings.family, settings.seed, steps), []
+        return variational(problem.model, program, *data, settings.family, settings.seed, steps), []
     if settings.engine == "nuts":
-        return nuts(problem.model, head, problem.inputs, problem.labels, settings.seed), []
-    design = head.design(problem.inputs)
-    _check_memory(head, settings)
+        return nuts(problem.model, program, problem.inputs, problem.labels, settings.seed), []
+    _check_memory(program, settings)
     if settings.engine == "ekf":
-        return _filter(head, design, problem.labels, settings)
-    solved = mode_problem(design, problem.labels, head.prior_mean, head.prior_variance)
+        return _filter(problem, settings)
+    if not has_closed_form(program):
+        return _general_mode(problem, settings), []
+    design = program.design(problem.inputs)
+    solved = mode_problem(design, problem.labels, program.prior_mean, program.prior_variance)
     with one_thread(solved.design.numel() * len(solved.mean)):
         mode = weights_of(solved, find_mode(solved)).to(design)
     if settings.engine == "map":
         return Point(mode), []
-    return laplace(settings.family, design, problem.labels, mode, head.prior_variance), []
+    return laplace(settings.family, design, problem.labels, mode, program.prior_variance), []
+
+
+def has_closed_form(program: Program) -> bool:
+    """Whether it is a linear head under a softmax, for which modes and folds have formulas of their own."""
+    return program.is_head and program.observation is SOFTMAX
 
 
 def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
-    """Prior variance -> moments of each support row's logits without its fold; None at one shot.
+    """Prior variance -> moments of each support row's class logits without its fold; None at one shot.
 
     Small problems are refitted without each fold: there a fold is a large part of what is known, and the
     closed form, which keeps the other rows' sites, is too pessimistic. Larger ones take the closed form (map,
-    laplace, and ekf by its class-block sites); what has none (vi, diagonal) refits two folds.
+    laplace, and ekf by its class-block sites); what has none (vi, diagonal, programs that are no linear
+    head) refits two folds.
     """
     folds = balanced_folds(problem.labels, MOST_FOLDS)
     if not folds:
         return None
-    if settings.engine == "vi" or settings.family == "diagonal":
-        return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))
-    head = problem.head
-    if head.prior_mean.numel() * len(problem.labels) <= REFIT_BELOW:
+    program = problem.program
+    small = program.prior_mean.numel() * len(problem.labels) <= REFIT_BELOW
+    closed = settings.engine != "vi" and settings.family in CLOSED_FORM_FAMILIES and has_closed_form(program)
+    if small and closed:
         return _refitted(problem, settings, folds)
-    prepared = mode_problem(head.design(problem.inputs), problem.labels, head.prior_mean, head.prior_variance)
+    if not closed:
+        return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))
+    design = program.design(problem.inputs)
+    prepared = mode_problem(design, problem.labels, program.prior_mean, program.prior_variance)
     if settings.engine == "ekf":
         return _filtered_folds(problem, prepared, settings, folds)
     return _mode_folds(problem, prepared, folds)
 
 
-def _filter(
-    head: LinearHead, design: Tensor, labels: Tensor, settings: FitSettings
-) -> tuple[Belief, list[StepInfo]]:
-    state = kalman.init(head.prior_mean, head.prior_variance, settings.family)
-    order = batches(labels, len(head.prior_mean), settings.order, settings.batch_size, settings.seed)
-    data = [Batch(design[rows], labels[rows]) for rows in order]
+def _filter(problem: Problem, settings: FitSettings) -> tuple[Belief, list[StepInfo]]:
+    program = problem.program
+    state = kalman.init(program.prior_mean, program.prior_variance, settings.family)
     rule = find_rule(settings.update_rule)
-    state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
+    state, infos = kalman.run(
+        state,
+        problem.batches(settings),
+        rule,
+        problem.dynamics(settings),
+        settings.passes,
+        program.observation,
+    )
     return state.belief, infos
+
+
+def _general_mode(problem: Problem, settings: FitSettings) -> Point | Belief:
+    program = problem.program
+    targets = program.targets(problem.inputs, problem.labels)
+    with one_thread(problem.inputs.numel() * program.outputs):
+        mode = mode_of_program(program, problem.inputs, targets)
+        if settings.engine == "map":
+            return Point(mode)
+        return laplace_of_program(settings.family, program, problem.inputs, mode)
 
 
 def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> FoldMoments:
@@ -127,7 +176,7 @@ def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> F
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
         nonlocal start
-        problem = rescaled(prepared, whole.at(prior_variance).head.prior_variance)
+        problem = rescaled(prepared, whole.at(prior_variance).program.prior_variance)
         with one_thread(problem.design.numel() * len(problem.mean)):
             start = find_mode(problem, start, TUNING_TOLERANCE)
         logits = logits_of(problem, start)
@@ -148,7 +197,7 @@ def _filtered_folds(
     rule, axes = find_rule(settings.update_rule), prepared.design.to(settings.torch_dtype)
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
-        problem = rescaled(prepared, whole.at(prior_variance).head.prior_variance)
+        problem = rescaled(prepared, whole.at(prior_variance).program.prior_variance)
         still = axes.new_zeros(len(problem.mean), axes.shape[1])
         state = kalman.init(still, problem.variance.expand_as(still).to(still), "class_block")
         data = [Batch(axes[rows], problem.labels[rows], problem.prior_logits[rows]) for rows in order]
@@ -176,16 +225,17 @@ def _refitted(problem: Problem, settings: FitSettings, folds: list[Tensor]) -> F
             kept = everything[~torch.isin(everything, fold)]
             part = problem.at(prior_variance).rows(kept)
             weights, _ = infer(part, settings, draft=True)
-            mean[fold], variance[fold] = weights.logit_moments(part.head.design(problem.inputs[fold]))
+            logits = ProgramLogits(part.program, weights)
+            mean[fold], variance[fold] = logits.logit_moments(problem.inputs[fold])
         return mean.double(), variance.double()
 
     return at
 
 
-def _check_memory(head: LinearHead, settings: FitSettings) -> None:
+def _check_memory(program: Program, settings: FitSettings) -> None:
     if not settings.family:
         return
-    classes, features = head.prior_mean.shape
+    classes, features = program.prior_mean.shape if program.is_head else (1, program.prior_mean.numel())
     # Laplace inverts the whole precision in float64, whatever it returns.
     whole = settings.engine == "laplace" and settings.family == "full"
     dtype = torch.float64 if whole else settings.torch_dtype

@@ -22,7 +22,7 @@ from bayes_clip.inference.linearised import Batch, CurvedBatch, at_mode, conditi
 from bayes_clip.inference.rules import RELINEARISING, BatchUpdate, Rule
 from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
 from bayes_clip.progress import track
-from bayes_clip.state_space import StateSpace
+from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 from bayes_clip.threads import one_thread
 
 SCORE_DRAWS = 128
@@ -76,7 +76,7 @@ def update(
     state: KalmanState,
     batch: Batch | CurvedBatch,
     rule: Rule,
-    state_space: StateSpace = STATIC,
+    state_space: StateSpace | Dynamics = STATIC,
     observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, StepInfo]:
     """Propagate one time step (none before the first batch) and condition on the batch.
@@ -101,12 +101,13 @@ def update(
     return replace(state, belief=moved, steps=state.steps + 1), info
 
 
-def propagated(state: KalmanState, state_space: StateSpace) -> Belief:
+def propagated(state: KalmanState, state_space: StateSpace | Dynamics) -> Belief:
     """The belief one time step later; before the first batch, the prior as it is."""
-    if state_space.is_static or state.steps == 0:
+    dynamics = as_dynamics(state_space)
+    if dynamics.is_static or state.steps == 0:
         return state.belief
-    noise = state_space.noise * state.prior_variance
-    return state.belief.diffuse(state.prior_mean, state_space.decay, noise)
+    noise = dynamics.noise * state.prior_variance
+    return state.belief.diffuse(state.prior_mean, dynamics.decay, noise)
 
 
 def take_out(state: KalmanState, batch: Batch, site: Site) -> KalmanState:
@@ -132,7 +133,7 @@ def run(
     state: KalmanState,
     data: Sequence[Batch] | Sequence[CurvedBatch],
     rule: Rule,
-    state_space: StateSpace = STATIC,
+    state_space: StateSpace | Dynamics = STATIC,
     passes: int = 1,
     observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, list[StepInfo]]:
@@ -147,7 +148,8 @@ def run(
     _check_passes(passes, state, state_space)
     if passes == 1:
         infos = []
-        for batch in track(data, "Filtering"):
+        every: Sequence[Batch | CurvedBatch] = data
+        for batch in track(every, "Filtering"):
             state, info = update(state, batch, rule, state_space, observation)
             infos.append(info)
         return state, infos
@@ -166,7 +168,7 @@ def run(
     return state, infos
 
 
-def _check_passes(passes: int, state: KalmanState, state_space: StateSpace) -> None:
+def _check_passes(passes: int, state: KalmanState, state_space: StateSpace | Dynamics) -> None:
     if passes < 1:
         raise UserError(f"--passes {passes}: must be at least 1")
     if passes > 1 and not state_space.is_static:

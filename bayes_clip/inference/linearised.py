@@ -18,7 +18,7 @@ from bayes_clip.gaussian.belief import Projection
 from bayes_clip.inference.rules import iterated
 from bayes_clip.observation import Observation
 
-MOST_RELINEARISATIONS = 50
+MOST_RELINEARISATIONS = 100
 RELATIVE_STEP = 1e-10  # of the logits, below which the linearisation stands
 
 
@@ -63,7 +63,7 @@ def conditioned(belief: Belief, projection: Projection, dual: Tensor, downdate: 
 
 
 def at_mode(belief: Belief, batch: CurvedBatch, observation: Observation) -> Batch:
-    """The batch linearised at its mode under `belief`.
+    """The batch linearised at its mode under `belief`, to rounding or for 100 steps.
 
     Each step solves the linearised batch for its mode and goes there, or as far as the true log joint density
     does not fall. The prior's part of it, ½ uᵀ P⁻¹ u for a deviation u = P Hᵀ a, is followed without P⁻¹: it
@@ -88,7 +88,7 @@ def at_mode(belief: Belief, batch: CurvedBatch, observation: Observation) -> Bat
             beyond = near**2 * ends[0] + 2 * near * length * ends[1] + length**2 * ends[2]
             logits = batch.logits(trial).double()
             objective = float(observation.log_likelihood(logits, batch.labels).sum()) - beyond / 2
-            if objective >= value - 1e-9 * abs(value) or length < 1e-4:
+            if objective >= value - 1e-13 * abs(value) or length < 1e-6:
                 break
             length /= 2
         moved = (logits - batch.logits(at).double()).abs().max()

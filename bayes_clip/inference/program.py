@@ -6,13 +6,14 @@ Everything comes from the model's own trace, so that the prior and the likelihoo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayes_clip.errors import UserError
+from bayes_clip.inference.linearised import CurvedBatch
 from bayes_clip.inference.sites import PyroModel, Reading, WeightSite, read_sites
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import Observation
@@ -58,6 +59,8 @@ def read_program(model: PyroModel, like: Tensor) -> Program:
         UserError: what cannot be filtered, by site and reason; see `read_sites`.
     """
     reading = read_sites(model, like)
+    if _is_plain(model):
+        reading = replace(reading, targets=lambda inputs, labels: labels)
     flat = _flat_logits(model, reading)
     design = _head_design(reading, flat)
     if design is not None:
@@ -91,16 +94,20 @@ def _flat_logits(model: PyroModel, reading: Reading) -> Callable[[Tensor, Tensor
     A softmax read from a trace comes normalised, which is not linear; its logits are centred instead, which
     changes no probability and no update.
     """
-    plain = isinstance(model, AdapterModel) and type(model).__call__ is AdapterModel.__call__
 
     def logits(flat: Tensor, inputs: Tensor) -> Tensor:
         values = {site.name: site.of(flat) for site in reading.sites}
-        if plain and isinstance(model, AdapterModel):
+        if isinstance(model, AdapterModel) and _is_plain(model):
             return model.logits(values, inputs)
         traced = reading.logits(values, inputs)
         return traced - traced.mean(-1, keepdim=True) if reading.observation.name == "softmax" else traced
 
     return logits
+
+
+def _is_plain(model: PyroModel) -> bool:
+    """Whether its likelihood is AdapterModel's own: Categorical over `logits`, labels as they come."""
+    return isinstance(model, AdapterModel) and type(model).__call__ is AdapterModel.__call__
 
 
 def _jacobian(
@@ -177,6 +184,15 @@ def _agree(actual: Tensor, wanted: Tensor) -> bool:
     """Equal but for rounding."""
     tolerance = 1e-4 if actual.dtype == torch.float32 else 1e-9
     return bool((actual - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1e-30))
+
+
+def curved_batch(program: Program, inputs: Tensor, targets: Tensor) -> CurvedBatch:
+    """Labelled rows of a program that is not linear, for the filter."""
+    return CurvedBatch(
+        lambda weights: program.logits(weights, inputs),
+        lambda weights: program.linearise(inputs, weights),
+        targets,
+    )
 
 
 def require_head(program: Program, what: str) -> None:

@@ -44,7 +44,9 @@ class ProgramLogits:
 
     def sample_logits(self, inputs: Tensor, noise: Tensor) -> Tensor:
         """Draws (S, N, C) from standard normal `noise` (S, N, C)."""
-        return self.program.observation.class_logits(self._samples(inputs, noise[..., : self.program.outputs]))
+        return self.program.observation.class_logits(
+            self._samples(inputs, noise[..., : self.program.outputs])
+        )
 
     def _samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
         weights = self.weights

@@ -36,7 +36,7 @@ class WeightSite:
 
     def of(self, flat: Tensor) -> Tensor:
         """This site's weights (..., *shape) from flat weights (..., P)."""
-        return flat[..., self.start : self.stop].unflatten(-1, self.shape)
+        return flat[..., self.start : self.stop].reshape((*flat.shape[:-1], *self.shape))
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def _check_latent(key: str, node: Node, plates: set[str], name: str) -> None:
         )
     if plates & {frame.name for frame in node["cond_indep_stack"]}:
         raise UserError(
-            f"{name}: latent site '{key}' has a value for every datum; only weights that all data share can be "
-            "filtered"
+            f"{name}: latent site '{key}' has a value for every datum; only weights that all data share "
+            "can be filtered"
         )
 
 
