@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bayes_clip.data.task import Task
+from bayes_clip.checkpoint import Checkpoints
+from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
-from bayes_clip.inference.engines import Problem, held_out, infer
+from bayes_clip.inference.engines import Problem, Weights, filtered, held_out, infer
 from bayes_clip.inference.head import linear_head
 from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel, context_of, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
@@ -50,19 +52,30 @@ class Fit:
 
 
 @torch.no_grad()
-def fit(task: Task, settings: FitSettings | None = None) -> Fit:
+def fit(task: Task, settings: FitSettings | None = None, checkpoints: Checkpoints | None = None) -> Fit:
     """Fit one model program under one engine to the support set of `task`.
 
+    `checkpoints` keeps where the filter stands, and may have it go on where an earlier process stopped. A fit
+    that went on reports no steps: it did not see the earlier batches.
+
     Raises:
-        UserError: zero_shot without text features, a covariance that does not fit, or an unknown name.
+        UserError: zero_shot without text features, a covariance that does not fit, an unknown name, a partial
+            task, or checkpoints for another engine than ekf.
     """
     settings = settings or FitSettings()
+    refuse_partial(task)
+    if checkpoints is not None and settings.engine != "ekf":
+        raise UserError(f"{settings.engine} keeps no checkpoints; leave out --resume and --checkpoint-every")
     if settings.engine == "zero_shot" and task.text_features is None:
         raise UserError(f"{task.name}: zero_shot needs text_features, and there are none; use another engine")
     start = time.perf_counter()
     problem, logit_variance = _problem(task, settings)
-    tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
-    weights, steps = infer(problem.at(tuned.prior_variance), settings)
+    tuned = None if checkpoints is None else checkpoints.tuned
+    if tuned is None:
+        tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
+        if checkpoints is not None:
+            checkpoints.keep_tuned(tuned)
+    weights, stream, steps = _learn(problem.at(tuned.prior_variance), settings, checkpoints)
     source = Source(
         settings=settings,
         task=task.name,
@@ -73,8 +86,19 @@ def fit(task: Task, settings: FitSettings | None = None) -> Fit:
         prior_variance=tuned.prior_variance,
         covariance_scale=tuned.covariance_scale,
     )
-    posterior = Posterior(problem.build(tuned.prior_variance), weights, source)
+    posterior = Posterior(problem.build(tuned.prior_variance), weights, source, stream)
     return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start)
+
+
+def _learn(
+    problem: Problem, settings: FitSettings, checkpoints: Checkpoints | None
+) -> tuple[Weights, Stream | None, list[StepInfo]]:
+    """The engine's weights, what it takes to add labels to them (ekf alone), and the filter's infos."""
+    if settings.engine != "ekf":
+        weights, steps = infer(problem, settings)
+        return weights, None, steps
+    belief, stream, steps = filtered(problem, settings, checkpoints)
+    return belief, stream, [] if checkpoints is not None and checkpoints.resumed else steps
 
 
 def _problem(task: Task, settings: FitSettings) -> tuple[Problem, float]:

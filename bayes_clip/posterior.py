@@ -24,6 +24,7 @@ from bayes_clip.gaussian import ClassBlock, Diagonal, Full
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.head import linear_head
+from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel
 from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
 from bayes_clip.progress import track
@@ -55,11 +56,14 @@ class Posterior(AutoContinuous):
     draws (nuts): see `weights`.
     """
 
-    def __init__(self, model: AdapterModel, weights: Weights, source: Source) -> None:
+    def __init__(
+        self, model: AdapterModel, weights: Weights, source: Source, stream: Stream | None = None
+    ) -> None:
         super().__init__(model)
         self._program = (model,)  # a tuple, so that Pyro does not wrap it
         self.weights = weights
         self.source = source
+        self.stream = stream  # what `update` needs; None for engines that do not stream
         like = weights.mean
         probe = torch.zeros(1, model.text_features.shape[1]).to(like)
         self._head = linear_head(model, like)

@@ -15,6 +15,7 @@ from bayes_clip.gaussian import Belief, check_fits
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference import kalman
 from bayes_clip.inference.batches import balanced_folds, batches
+from bayes_clip.inference.feeding import Keeper, feed
 from bayes_clip.inference.folds import MOST_FOLDS, FoldMoments, cavity_moments
 from bayes_clip.inference.head import LinearHead, linear_head
 from bayes_clip.inference.kalman import Batch, StepInfo
@@ -22,6 +23,7 @@ from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_problem, rescaled, weights_of
 from bayes_clip.inference.rules import find_rule
+from bayes_clip.inference.stream import Stream, run
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import SOFTMAX
@@ -77,10 +79,11 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
         return variational(problem.model, head, *data, settings.family, settings.seed, steps), []
     if settings.engine == "nuts":
         return nuts(problem.model, head, problem.inputs, problem.labels, settings.seed), []
+    if settings.engine == "ekf":
+        belief, _, infos = filtered(problem, settings)
+        return belief, infos
     design = head.design(problem.inputs)
     _check_memory(head, settings)
-    if settings.engine == "ekf":
-        return _filter(head, design, problem.labels, settings)
     solved = mode_problem(design, problem.labels, head.prior_mean, head.prior_variance)
     with one_thread(solved.design.numel() * len(solved.mean)):
         mode = weights_of(solved, find_mode(solved)).to(design)
@@ -110,15 +113,29 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     return _mode_folds(problem, prepared, folds)
 
 
-def _filter(
-    head: LinearHead, design: Tensor, labels: Tensor, settings: FitSettings
-) -> tuple[Belief, list[StepInfo]]:
+def filtered(
+    problem: Problem, settings: FitSettings, keeper: Keeper | None = None
+) -> tuple[Belief, Stream, list[StepInfo]]:
+    """The filter over the labels: its belief, what it takes to add labels later, and the batches' infos.
+
+    `keeper` keeps where it stands after every batch, and may say where to go on.
+
+    Raises:
+        UserError: a covariance that does not fit, or options that exclude each other.
+    """
+    head = problem.head
+    _check_memory(head, settings)
     state = kalman.init(head.prior_mean, head.prior_variance, settings.family)
-    order = batches(labels, len(head.prior_mean), settings.order, settings.batch_size, settings.seed)
-    data = [Batch(design[rows], labels[rows]) for rows in order]
-    rule = find_rule(settings.update_rule)
-    state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
-    return state.belief, infos
+    return feed(
+        state.belief,
+        Stream(state.prior_mean, state.prior_variance, state.steps),
+        problem.inputs,
+        problem.labels,
+        settings,
+        classes=len(head.prior_mean),
+        design=head.design,
+        keeper=keeper,
+    )
 
 
 def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> FoldMoments:
@@ -152,7 +169,7 @@ def _filtered_folds(
         still = axes.new_zeros(len(problem.mean), axes.shape[1])
         state = kalman.init(still, problem.variance.expand_as(still).to(still), "class_block")
         data = [Batch(axes[rows], problem.labels[rows], problem.prior_logits[rows]) for rows in order]
-        state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
+        state, infos = run(state, data, rule, settings.state_space, settings.passes)
         rows = torch.cat(order)
         precision, linear = torch.empty_like(problem.prior_logits), torch.empty_like(problem.prior_logits)
         precision[rows] = torch.cat([info.change.curvature for info in infos])
