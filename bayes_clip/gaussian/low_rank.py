@@ -6,6 +6,7 @@ learning of neural networks from streaming data", arXiv 2305.19535; the remainde
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -122,6 +123,35 @@ class LowRankPrecision:
                 spread = torch.einsum("nck,snk->snc", root_of(own - seen @ seen.mT), part)
             draws.append(times(rows, self.mean) + spread)
         return torch.cat(draws, dim=1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variances of the weights, in the shape of the mean."""
+        return 1 / self.diagonal - self._removed_here().square().sum(-1)
+
+    def weights_from(self, noise: Tensor) -> Tensor:
+        """Draws (..., C, D) or (..., P) of the weights from standard normal `noise` of that shape.
+
+        With Y = υ^-½ W and Yᵀ Y = V σ Vᵀ, (I + Y Yᵀ)^-½ is I − Y V diag(1/(√(1 + σ) (1 + √(1 + σ)))) Vᵀ Yᵀ.
+        """
+        deviation = self.diagonal.rsqrt()
+        scaled = deviation[..., None] * self.factor
+        values, vectors = torch.linalg.eigh(_inner_product(scaled, scaled))
+        turned = (scaled @ vectors).reshape(-1, len(values))
+        root = (1 + values.clamp_min(0)).sqrt()
+        flat = noise.reshape(-1, self.mean.numel())
+        whitened = flat - (flat @ turned / (root * (1 + root))) @ turned.mT
+        return self.mean + deviation * whitened.reshape(noise.shape)
+
+    def log_density(self, weights: Tensor) -> Tensor:
+        """log N(w; m, Λ⁻¹) for weights (..., C, D) or (..., P)."""
+        excess = (weights - self.mean).reshape(-1, self.mean.numel())
+        turned = excess @ self.factor.reshape(self.mean.numel(), -1)
+        square = excess.square() @ self.diagonal.reshape(-1) + turned.square().sum(-1)
+        inner = _inner_product(self.factor, self.factor / self.diagonal[..., None])
+        inner.diagonal().add_(1)
+        determinant = torch.logdet(inner) + (self.diagonal / (2 * math.pi)).log().sum()
+        return ((determinant - square) / 2).reshape(weights.shape[: weights.ndim - self.mean.ndim])
 
     def _largest(self, projection: Projection, root: Tensor) -> Tensor:
         """The L largest left singular directions of [W, Hᵀ S], in the shape of W; S (b, C, C) per row.
