@@ -21,7 +21,7 @@ from bayes_clip.gaussian.belief import Projection
 from bayes_clip.inference.rules import BatchUpdate, Rule
 from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
 from bayes_clip.progress import track
-from bayes_clip.state_space import StateSpace
+from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 from bayes_clip.threads import one_thread
 
 SCORE_DRAWS = 128
@@ -84,7 +84,7 @@ def update(
     state: KalmanState,
     batch: Batch,
     rule: Rule,
-    state_space: StateSpace = STATIC,
+    state_space: StateSpace | Dynamics = STATIC,
     observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, StepInfo]:
     """Propagate one time step (none before the first batch) and condition on the batch."""
@@ -103,12 +103,12 @@ def update(
     return replace(state, belief=moved, steps=state.steps + 1), info
 
 
-def propagated(state: KalmanState, state_space: StateSpace) -> Belief:
+def propagated(state: KalmanState, state_space: StateSpace | Dynamics) -> Belief:
     """The belief one time step later; before the first batch, the prior as it is."""
     if state_space.is_static or state.steps == 0:
         return state.belief
-    noise = state_space.noise * state.prior_variance
-    return state.belief.diffuse(state.prior_mean, state_space.decay, noise)
+    step = as_dynamics(state_space)
+    return state.belief.diffuse(state.prior_mean, step.decay, step.noise * state.prior_variance)
 
 
 def take_out(state: KalmanState, batch: Batch, site: Site) -> KalmanState:
@@ -134,7 +134,7 @@ def run(
     state: KalmanState,
     data: Sequence[Batch],
     rule: Rule,
-    state_space: StateSpace = STATIC,
+    state_space: StateSpace | Dynamics = STATIC,
     passes: int = 1,
     observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, list[StepInfo]]:
@@ -164,7 +164,7 @@ def run(
     return state, infos
 
 
-def _check_passes(passes: int, state: KalmanState, state_space: StateSpace) -> None:
+def _check_passes(passes: int, state: KalmanState, state_space: StateSpace | Dynamics) -> None:
     if passes < 1:
         raise UserError(f"--passes {passes}: must be at least 1")
     if passes > 1 and not state_space.is_static:
