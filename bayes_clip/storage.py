@@ -70,7 +70,7 @@ def write_posterior(
 ) -> None:
     """`save_posterior` for who holds the lock of `target`: with what was `held_out`, and the run it is of."""
     source = asdict(posterior.source)
-    source["settings"]["model"], program = _program_file(posterior.source.settings.model)
+    source["settings"]["model"], program = program_file(posterior.source.settings.model)
     context = posterior.program.context
     weights, numbers = fields_of(posterior.weights)
     tensors = {**weights, "text_features": context.text_features}
@@ -176,7 +176,7 @@ def identity_of(folder: Path | str) -> str:
     return hashlib.sha256((Path(folder) / JSON_NAME).read_bytes()).hexdigest()
 
 
-def _program_file(model: str) -> tuple[str, str]:
+def program_file(model: str) -> tuple[str, str]:
     """How the program is found from any folder, and the hash of its file (empty for our own)."""
     if not model.endswith(".py"):
         return model, ""
