@@ -19,8 +19,9 @@ from pyro.distributions import (
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
 
+from bayes_clip.distributions import Drawn
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import ClassBlock, Diagonal, Full, Kronecker, LowRankPrecision, VariationalDiagonal
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.head import linear_head
@@ -78,10 +79,12 @@ class Posterior(AutoContinuous):
         if isinstance(weights, ClassBlock):
             blocks = MultivariateNormal(weights.mean, weights.covariance)
             return Flattened(Independent(blocks, 1))
-        if isinstance(weights, Diagonal):
+        if isinstance(weights, Diagonal | VariationalDiagonal):
             return Normal(weights.mean.reshape(-1), weights.variance.sqrt().reshape(-1)).to_event(1)
         if isinstance(weights, Full):
             return MultivariateNormal(weights.mean.reshape(-1), weights.covariance)
+        if isinstance(weights, Kronecker | LowRankPrecision):
+            return Drawn(weights)
         if isinstance(weights, LowRank):
             factor = weights.factor.reshape(-1, weights.factor.shape[-1])
             return LowRankMultivariateNormal(weights.mean.reshape(-1), factor, weights.variance.reshape(-1))

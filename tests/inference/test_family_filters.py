@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from dense_twins import dense_precision
-from naive_twins import mode_and_covariance
+from naive_twins import mode_and_covariance, softmax_curvature
 from small_problems import assert_near, small_problem
 
-from bayes_clip.gaussian import FAMILIES, VariationalDiagonal
-from bayes_clip.gaussian.low_rank import LowRankPrecision
+from bayes_clip.gaussian import FAMILIES, Kronecker, LowRankPrecision, VariationalDiagonal
 from bayes_clip.inference import kalman
 from bayes_clip.inference.kalman import Batch
+from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.rules import FIXED_POINT_STEPS, RULES
 
 FAMILY_NAMES = sorted(FAMILIES)
@@ -42,3 +42,19 @@ def test_the_first_batch_iterated_is_the_mode_whatever_the_covariance(family: st
         assert_near(dense_precision(state.belief), torch.linalg.inv(covariance))
     if isinstance(state.belief, VariationalDiagonal):
         assert_near(state.belief.precision.reshape(-1), torch.linalg.inv(covariance).diagonal())
+
+
+def test_kronecker_laplace_is_the_naive_sum_and_the_filter_of_one_batch() -> None:
+    problem = small_problem(classes=4, rows=18, isotropic=True)
+    mode, _ = mode_and_covariance(problem)
+    belief = laplace("kronecker", problem.design, problem.labels, mode, problem.variance)
+    assert isinstance(belief, Kronecker)
+    curvature = softmax_curvature((problem.design @ mode.mT).softmax(-1)).sum(0)
+    moment = sum(torch.outer(row, row) for row in problem.design)
+    wanted = torch.diag(1 / problem.variance.reshape(-1)) + torch.kron(curvature, moment) / 18
+    assert_near(dense_precision(belief), wanted)
+    state = kalman.init(problem.mean, problem.variance, "kronecker")
+    state, _ = kalman.update(state, Batch(problem.design, problem.labels), RULES["iterated"])
+    assert isinstance(state.belief, Kronecker)
+    assert_near(state.belief.mean, mode)
+    assert_near(dense_precision(state.belief), wanted)
