@@ -18,6 +18,8 @@ from bayes_clip.gaussian.belief import Belief
 from bayes_clip.gaussian.class_block import ClassBlock
 from bayes_clip.gaussian.diagonal import Diagonal
 from bayes_clip.gaussian.full import Full
+from bayes_clip.gaussian.low_rank import LowRankPrecision
+from bayes_clip.gaussian.variational_diagonal import VariationalDiagonal
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def _family(belief: Belief) -> _Classes:
     if type(belief) not in FAMILIES:
         raise UserError(
             f"{type(belief).__name__}: classes cannot come or go with this covariance; "
-            "fit again with --covariance class_block, full or diagonal"
+            "fit again with another --covariance, say class_block"
         )
     return FAMILIES[type(belief)]
 
@@ -83,6 +85,25 @@ def _kept_full(old: Full, rows: Tensor) -> Full:
     return Full(old.mean[rows], covariance)
 
 
+def _joined_low_rank(old: LowRankPrecision, new: LowRankPrecision) -> LowRankPrecision:
+    factor = old.factor.new_zeros(*new.mean.shape, old.factor.shape[-1])
+    mean, diagonal = torch.cat([old.mean, new.mean]), torch.cat([old.diagonal, new.diagonal])
+    return LowRankPrecision(mean, diagonal, torch.cat([old.factor, factor]))
+
+
+def _kept_low_rank(old: LowRankPrecision, rows: Tensor) -> LowRankPrecision:
+    """The marginal covariance diag(1/υ) − F Fᵀ has a precision of the same form, found to rounding."""
+    diagonal, removed = old.diagonal[rows].double(), old.exactly().removed()[rows]
+    weighted = diagonal[..., None] * removed
+    inner = torch.eye(removed.shape[-1]).to(removed) - torch.einsum("cdk,cdl->kl", removed, weighted)
+    factor = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(inner), weighted.flatten(0, 1).mT, upper=False
+    )
+    return LowRankPrecision(
+        old.mean[rows], old.diagonal[rows], factor.mT.reshape(removed.shape).to(old.mean).contiguous()
+    )
+
+
 FAMILIES: dict[type, _Classes] = {
     ClassBlock: _Classes(
         lambda old, new: ClassBlock(
@@ -95,4 +116,11 @@ FAMILIES: dict[type, _Classes] = {
         lambda old, rows: Diagonal(old.mean[rows], old.variance[rows]),
     ),
     Full: _Classes(_joined_full, _kept_full),
+    LowRankPrecision: _Classes(_joined_low_rank, _kept_low_rank),
+    VariationalDiagonal: _Classes(
+        lambda old, new: VariationalDiagonal(
+            torch.cat([old.mean, new.mean]), torch.cat([old.precision, new.precision])
+        ),
+        lambda old, rows: VariationalDiagonal(old.mean[rows], old.precision[rows]),
+    ),
 }

@@ -50,7 +50,7 @@ class LowRankPrecision:
 
     def project(self, design: Tensor) -> Projection:
         """Predicted logits of a batch, their Gram matrix in float64, and H W (b, C, L) as `cross`."""
-        rows, exact = design.double(), self._double()
+        rows, exact = design.double(), self.exactly()
         removed = classes_outermost(times(rows, exact.removed()))
         gram = _dense_gram(rows, 1 / exact.diagonal) - removed @ removed.mT
         logits = times(design, self.mean)
@@ -58,7 +58,7 @@ class LowRankPrecision:
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
         """Posterior for dual a (b, C) and sites (b, C, C), truncated to the rank of W."""
-        exact, design, sites = self._double(), projection.design.double(), downdate.double()
+        exact, design, sites = self.exactly(), projection.design.double(), downdate.double()
         pulled, removed = pull_back(design, dual.double()), exact.removed()
         mean = (
             exact.mean + pulled / exact.diagonal - removed @ _inner_product(removed, pulled[..., None])[:, 0]
@@ -80,7 +80,7 @@ class LowRankPrecision:
         υ' = 1/(γ²/υ + Q) and W' = γ (υ'/υ) W chol((I + Wᵀ (Q υ'/υ) W)⁻¹): the predict step of LO-FI in
         its diagonal form, for a Q that may differ from weight to weight.
         """
-        exact = self._double()
+        exact = self.exactly()
         noise, step = process_noise.double(), decay.double() if isinstance(decay, Tensor) else decay
         diagonal = 1 / (step**2 / exact.diagonal + noise)
         shrink = diagonal / exact.diagonal
@@ -170,12 +170,13 @@ class LowRankPrecision:
             design, root @ turn[rank:].reshape(*root.shape[:2], rank)
         )
 
-    def _double(self) -> LowRankPrecision:
+    def exactly(self) -> LowRankPrecision:
+        """The same in float64."""
         return LowRankPrecision(self.mean.double(), self.diagonal.double(), self.factor.double())
 
     def _removed_here(self) -> Tensor:
         """`removed`, found in float64, in the belief's own dtype."""
-        return self._double().removed().to(self.mean)
+        return self.exactly().removed().to(self.mean)
 
 
 def _inner_product(left: Tensor, right: Tensor) -> Tensor:
