@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip.data.task import Task
+from bayes_clip.checkpoint import Checkpoints
+from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import design as designs
 from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY
-from bayes_clip.inference.engines import Problem, held_out, infer
+from bayes_clip.inference.engines import Problem, filtered, held_out, infer
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.program import Program, require_head
+from bayes_clip.inference.program_logits import Weights
+from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel, as_program, context_of, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
@@ -57,27 +60,42 @@ class Fit:
 
 
 @torch.no_grad()
-def fit(task: Task, settings: FitSettings | None = None, program: Callable[..., Tensor] | None = None) -> Fit:
+def fit(
+    task: Task,
+    settings: FitSettings | None = None,
+    checkpoints: Checkpoints | None = None,
+    program: Callable[..., Tensor] | None = None,
+) -> Fit:
     """Fit one model program under one engine to the support set of `task`.
 
-    `program`: a plain Pyro function ``model(inputs, labels=None)``, or a subclass of AdapterModel, instead of
-    the one that `settings.model` names.
+    `checkpoints` keeps where the filter stands, and may have it go on where an earlier process stopped. A fit
+    that went on reports no steps: it did not see the earlier batches. `program`: a plain Pyro function
+    ``model(inputs, labels=None)``, or a subclass of AdapterModel, instead of the one that `settings.model`
+    names.
 
     Raises:
         UserError: zero_shot without text features, a covariance that does not fit or needs a linear head, a
-            program that cannot be filtered (by site and reason), or an unknown name.
+            program that cannot be filtered (by site and reason), an unknown name, a partial task, or
+            checkpoints for another engine than ekf.
     """
     settings = settings or FitSettings()
     kind = find_model(settings.model) if program is None else as_program(program)
     if program is not None:
         settings = replace(settings, model=kind.__name__)
+    refuse_partial(task)
+    if checkpoints is not None and settings.engine != "ekf":
+        raise UserError(f"{settings.engine} keeps no checkpoints; leave out --resume and --checkpoint-every")
     if settings.engine == "zero_shot" and task.text_features is None:
         raise UserError(f"{task.name}: zero_shot needs text_features, and there are none; use another engine")
     start = time.perf_counter()
     problem, logit_variance = _problem(task, settings, kind)
     settings = _with_covariance(settings, problem.program)
-    tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
-    weights, steps = infer(problem.at(tuned.prior_variance), settings)
+    tuned = None if checkpoints is None else checkpoints.tuned
+    if tuned is None:
+        tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
+        if checkpoints is not None:
+            checkpoints.keep_tuned(tuned)
+    weights, stream, steps = _learn(problem.at(tuned.prior_variance), settings, checkpoints)
     source = Source(
         settings=settings,
         task=task.name,
@@ -88,8 +106,19 @@ def fit(task: Task, settings: FitSettings | None = None, program: Callable[..., 
         prior_variance=tuned.prior_variance,
         covariance_scale=tuned.covariance_scale,
     )
-    posterior = Posterior(problem.build(tuned.prior_variance), weights, source)
+    posterior = Posterior(problem.build(tuned.prior_variance), weights, source, stream)
     return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start)
+
+
+def _learn(
+    problem: Problem, settings: FitSettings, checkpoints: Checkpoints | None
+) -> tuple[Weights, Stream | None, list[StepInfo]]:
+    """The engine's weights, what it takes to add labels to them (ekf alone), and the filter's infos."""
+    if settings.engine != "ekf":
+        weights, steps = infer(problem, settings)
+        return weights, None, steps
+    belief, stream, steps = filtered(problem, settings, checkpoints)
+    return belief, stream, [] if checkpoints is not None and checkpoints.resumed else steps
 
 
 def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tuple[Problem, float]:

@@ -19,12 +19,14 @@ from pyro.distributions import (
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
 
+from bayes_clip.distributions import Drawn
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import ClassBlock, Diagonal, Full, Kronecker, LowRankPrecision, VariationalDiagonal
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.program import read_program
 from bayes_clip.inference.program_logits import ProgramLogits
+from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel
 from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
 from bayes_clip.progress import track
@@ -56,11 +58,14 @@ class Posterior(AutoContinuous):
     draws (nuts): see `weights`.
     """
 
-    def __init__(self, model: AdapterModel, weights: Weights, source: Source) -> None:
+    def __init__(
+        self, model: AdapterModel, weights: Weights, source: Source, stream: Stream | None = None
+    ) -> None:
         super().__init__(model)
         self._program = (model,)  # a tuple, so that Pyro does not wrap it
         self.weights = weights
         self.source = source
+        self.stream = stream  # what `update` needs; None for engines that do not stream
         like = weights.mean
         width = model.text_features.shape[1]
         probe = torch.full((1, width), width**-0.5).to(like)
@@ -76,10 +81,12 @@ class Posterior(AutoContinuous):
         if isinstance(weights, ClassBlock):
             blocks = MultivariateNormal(weights.mean, weights.covariance)
             return Flattened(Independent(blocks, 1))
-        if isinstance(weights, Diagonal):
+        if isinstance(weights, Diagonal | VariationalDiagonal):
             return Normal(weights.mean.reshape(-1), weights.variance.sqrt().reshape(-1)).to_event(1)
         if isinstance(weights, Full):
             return MultivariateNormal(weights.mean.reshape(-1), weights.covariance)
+        if isinstance(weights, Kronecker | LowRankPrecision):
+            return Drawn(weights)
         if isinstance(weights, LowRank):
             factor = weights.factor.reshape(-1, weights.factor.shape[-1])
             return LowRankMultivariateNormal(weights.mean.reshape(-1), factor, weights.variance.reshape(-1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,12 +91,20 @@ class StateSpace:
         Raises:
             UserError: a mapping names a site that the program does not have.
         """
-        self._check_names(sites)
-        decays = {site: _of(self.decay, site, 1.0) for site in sites}
-        noises = {site: _of(self.process_noise, site, 1 - decays[site] ** 2) for site in sites}
+        own = self._by_site(sites)
+        decays = {site: decay for site, (decay, _) in own.items()}
+        noises = {site: noise for site, (_, noise) in own.items()}
         return Dynamics(_flat(decays, sites, like), _flat(noises, sites, like))
 
-    def _check_names(self, sites: Iterable[str]) -> None:
+    def by_site(self, sites: Iterable[str]) -> dict[str, Dynamics]:
+        """The decay and the noise of each of a program's sites, as numbers.
+
+        Raises:
+            UserError: a mapping names a site that the program does not have.
+        """
+        return {site: Dynamics(*own) for site, own in self._by_site(list(sites)).items()}
+
+    def _by_site(self, sites: Collection[str]) -> dict[str, tuple[float, float]]:
         for option, value in (("--decay", self.decay), ("--process-noise", self.process_noise)):
             for site in value if isinstance(value, Mapping) else ():
                 if site not in sites:
@@ -104,6 +112,8 @@ class StateSpace:
                         f"{option} {site}: the program has no such site.{nearest(site, sites)} "
                         f"It has: {', '.join(sites)}"
                     )
+        decays = {site: _of(self.decay, site, 1.0) for site in sites}
+        return {site: (decay, _of(self.process_noise, site, 1 - decay**2)) for site, decay in decays.items()}
 
 
 def as_dynamics(state_space: StateSpace | Dynamics) -> Dynamics:

@@ -1,7 +1,8 @@
-"""Posterior folders: posterior.json and one safetensors file that it names by hash.
+"""Posterior folders: posterior.json and the safetensors files that it names by hash.
 
-The tensors are written first and the JSON renamed into place last, so that a folder holds either the old
-posterior or the new one, never a mixture. Nothing is pickled.
+Format 2: one file of tensors (the belief, the text features, and what it takes to add labels), and one of
+what was held out, the yardstick of verdicts. Tensors are written first and the JSON renamed into place last,
+so that a folder holds either the old posterior or the new one, never a mixture. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -9,66 +10,94 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, replace
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import ClassBlock, Diagonal, Full
+from bayes_clip.files import read_tensors, remove_others, write_tensors, write_whole
+from bayes_clip.gaussian import FAMILIES
 from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.inference.engines import Weights
+from bayes_clip.lock import locked
 from bayes_clip.model import Context, find_model
+from bayes_clip.packing import fields_of, pack_stream, rebuilt, taken, under, unpack_stream
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
 from bayes_clip.versions import installed_versions
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 knew no stream, and did not name the file of what was held out
+FIRST_HELD_OUT = "held_out.safetensors"  # its name in format 1
 JSON_NAME = "posterior.json"
-TENSORS_PREFIX = "posterior-"
-KINDS: dict[str, type[Weights]] = {
-    kind.__name__: kind for kind in (ClassBlock, Diagonal, Full, Point, Draws, LowRank)
-}
+TENSORS_PREFIX = "posterior"
+HELD_OUT_PREFIX = "held_out"
+OWN = re.compile(r"\.?(posterior|held_out|checkpoint)[-.].*(json|safetensors|part)")
+AGAIN = "fit again"
+READINGS = 3  # of a folder that another process is just writing to
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*FAMILIES.values(), Point, Draws, LowRank)}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Which run wrote a posterior: the hash of its request, and of the posterior it started from."""
+
+    request: str = ""
+    start: str = ""
 
 
 def save_posterior(posterior: Posterior, folder: Path | str) -> None:
     """Write a posterior into `folder`, made if it is missing; an earlier posterior there is replaced.
 
     Raises:
-        UserError: the folder cannot be written to, is a file, or holds something else.
+        UserError: the folder cannot be written to, is a file, holds something else, or is being written to.
     """
-    target = Path(folder)
-    check_posterior_folder(target)
+    check_posterior_folder(folder)
+    with locked(folder) as target:
+        write_posterior(posterior, target)
+
+
+def write_posterior(
+    posterior: Posterior,
+    target: Path,
+    held_out: Mapping[str, Tensor] | None = None,
+    made: Made | None = None,
+) -> None:
+    """`save_posterior` for who holds the lock of `target`: with what was `held_out`, and the run it is of."""
     source = asdict(posterior.source)
-    source["settings"]["model"], program = _program_file(posterior.source.settings.model)
+    source["settings"]["model"], program = program_file(posterior.source.settings.model)
     context = posterior.program.context
-    tensors = {**vars(posterior.weights), "text_features": context.text_features}
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"{TENSORS_PREFIX}{digest[:16]}.safetensors"
+    weights, numbers = fields_of(posterior.weights)
+    tensors = {**weights, "text_features": context.text_features}
+    stream = posterior.stream
+    if stream is not None:
+        tensors |= under("stream", pack_stream(stream))
+    entry = write_tensors(target, TENSORS_PREFIX, tensors)
+    beside = None if held_out is None else write_tensors(target, HELD_OUT_PREFIX, held_out)
     description = {
         "format": FORMAT,
-        "tensors": name,
-        "sha256": digest,
+        **entry,
         "weights": type(posterior.weights).__name__,
+        "numbers": numbers,
+        "stream": None if stream is None else {"steps": stream.steps, "updates": stream.updates},
+        "held_out": beside,
         "class_names": list(context.class_names),
         "logit_scale": context.logit_scale,
         "has_text": context.has_text,
         "source": source,
         "program_sha256": program,
+        "made": asdict(made or Made()),
         "versions": installed_versions(),
     }
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        _write(target / name, content)
-        _write(target / JSON_NAME, json.dumps(description, indent=2).encode())
-        for old in target.glob(f"{TENSORS_PREFIX}*.safetensors"):
-            if old.name != name:
-                old.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
+    write_whole(target / JSON_NAME, json.dumps(description, indent=2).encode())
+    remove_others(target, TENSORS_PREFIX, entry["tensors"])
+    remove_others(target, HELD_OUT_PREFIX, None if beside is None else beside["tensors"])
+    (target / FIRST_HELD_OUT).unlink(missing_ok=True)
 
 
 def check_posterior_folder(folder: Path | str) -> None:
@@ -80,7 +109,8 @@ def check_posterior_folder(folder: Path | str) -> None:
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise UserError(f"{folder}: is a file; give a folder for the posterior")
-    if target.is_dir() and any(target.iterdir()) and not (target / JSON_NAME).is_file():
+    foreign = target.is_dir() and any(not OWN.fullmatch(entry.name) for entry in target.iterdir())
+    if foreign and not (target / JSON_NAME).is_file():
         raise UserError(f"{folder}: holds something else; give a new folder for the posterior")
     parent = next(place for place in (target, *target.resolve().parents) if place.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -94,30 +124,59 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
         UserError: no posterior there, a newer format, or a file that was truncated or changed.
     """
     target = Path(folder)
-    described = _description(target)
-    if described.get("format") != FORMAT:
-        raise UserError(
-            f"{target / JSON_NAME}: format {described.get('format')} is not {FORMAT}, the one this version "
-            "reads; update bayes_clip"
-        )
-    tensors = _tensors(target, described)
+    described, tensors = _read(target)
     try:
-        source = described["source"]
+        source, made_of = described["source"], described["weights"]
         settings = replace(FitSettings(**source.pop("settings")), device=device)
         text = tensors.pop("text_features").to(device)
         names = tuple(described["class_names"])
         context = Context(text, names, described["logit_scale"], described["has_text"])
-        kind = KINDS[described["weights"]]
-        weights = kind(**{name: tensor.to(device) for name, tensor in tensors.items()})
+        stream, packed = described.get("stream"), taken("stream", tensors)
+        flow = None if stream is None else unpack_stream(packed, stream, device)
+        weights = rebuilt(KINDS[made_of], tensors, described.get("numbers", {}), device)
         source = Source(settings=settings, **source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); fit again") from error
+        raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); {AGAIN}") from error
     _check_program(settings.model, described.get("program_sha256"), target)
     program = find_model(settings.model)
-    return Posterior(program(context, source.prior_variance), weights, source)
+    return Posterior(program(context, source.prior_variance), weights, source, flow)
 
 
-def _program_file(model: str) -> tuple[str, str]:
+def load_held_out(folder: Path | str) -> dict[str, Tensor] | None:
+    """The tensors kept as held out beside a posterior; None where there are none.
+
+    Raises:
+        UserError: no posterior there, or a damaged file.
+    """
+    target = Path(folder)
+    described = _description(target)
+    if described["format"] == 1:
+        path = target / FIRST_HELD_OUT
+        try:
+            return load(path.read_bytes()) if path.is_file() else None
+        except SafetensorError as error:
+            raise UserError(f"{path}: was truncated or changed ({error}); {AGAIN}") from error
+    entry = described.get("held_out")
+    return None if entry is None else read_tensors(target, entry, AGAIN)
+
+
+def made_by(folder: Path | str) -> Made:
+    """Which run wrote the posterior in `folder`; a `Made` of nothing where that is not known.
+
+    Raises:
+        UserError: a posterior that cannot be read.
+    """
+    target = Path(folder)
+    known = _description(target).get("made") if (target / JSON_NAME).is_file() else None
+    return Made(**known) if isinstance(known, dict) else Made()
+
+
+def identity_of(folder: Path | str) -> str:
+    """The hash of the posterior in `folder` as it stands."""
+    return hashlib.sha256((Path(folder) / JSON_NAME).read_bytes()).hexdigest()
+
+
+def program_file(model: str) -> tuple[str, str]:
     """How the program is found from any folder, and the hash of its file (empty for our own)."""
     if not model.endswith(".py"):
         return model, ""
@@ -143,26 +202,23 @@ def _description(target: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no JSON ({error}); fit again") from error
     if not isinstance(described, dict):
-        raise UserError(f"{path}: does not describe a posterior; fit again")
+        raise UserError(f"{path}: does not describe a posterior; {AGAIN}")
+    if described.get("format") not in READABLE:
+        raise UserError(
+            f"{path}: format {described.get('format')} is newer than {FORMAT}, the last one this version "
+            "reads; update bayes_clip"
+        )
     return described
 
 
-def _tensors(target: Path, described: dict[str, Any]) -> dict[str, Tensor]:
-    path = target / Path(str(described.get("tensors"))).name
-    if not path.is_file():
-        raise UserError(f"{path}: is missing; fit again")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != described.get("sha256"):
-        raise UserError(f"{path}: was truncated or changed (its hash differs from {JSON_NAME}); fit again")
-    tensors: dict[str, Tensor] = load(content)
-    return tensors
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name beside it, then rename."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _read(target: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and its tensors; read again where a writer replaced the pair in between."""
+    for _ in range(READINGS):
+        described = _description(target)
+        try:
+            return described, read_tensors(target, described, AGAIN)
+        except (UserError, FileNotFoundError) as error:
+            refusal = error
+            if _description(target) == described:
+                break
+    raise refusal

@@ -10,6 +10,7 @@ from small_problems import assert_near, tiny_task
 from bayes_clip import storage
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
+from bayes_clip.gaussian import FAMILIES
 from bayes_clip.inference import mcmc
 from bayes_clip.posterior import Posterior
 from bayes_clip.resources import models_folder
@@ -46,7 +47,10 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_weights_is_covered() -> None:
-    assert ARMS.keys() == storage.KINDS.keys()
+    """Those of the filter's own families are streamed in tests/test_streaming.py."""
+    own = {kind.__name__ for kind in FAMILIES.values()}
+    assert storage.KINDS.keys() == ARMS.keys() | own
+    assert len(storage.KINDS) == len({*storage.KINDS.values()})  # names are not shared
 
 
 @pytest.mark.parametrize("kind", ARMS)
@@ -100,11 +104,15 @@ SPOILED = {
     "truncated": (lambda f: tensors_of(f).write_bytes(tensors_of(f).read_bytes()[:-9]), "was truncated"),
     "tampered": (flip_a_bit, "was truncated or changed"),
     "tensors missing": (lambda f: tensors_of(f).unlink(), "is missing; fit again"),
-    "newer format": (lambda f: edit(f, format=99), "format 99 is not 1.*update bayes_clip"),
+    "newer format": (lambda f: edit(f, format=99), "format 99 is newer than 2.*update bayes_clip"),
     "no json": (lambda f: (f / JSON_NAME).unlink(), "no posterior there"),
     "json cut": (lambda f: (f / JSON_NAME).write_text('{"format": 1,'), "is no JSON"),
     "json a list": (lambda f: (f / JSON_NAME).write_text("[1]"), "does not describe a posterior"),
     "json binary": (lambda f: (f / JSON_NAME).write_bytes(b"\xff\xfe\x00"), "is no JSON"),
+    "format of no number": (lambda f: edit(f, format="new"), "format new is newer"),
+    "stream incomplete": (lambda f: edit(f, stream={"steps": 1}), "was changed or is incomplete"),
+    "stream no mapping": (lambda f: edit(f, stream=3), "was changed or is incomplete"),
+    "numbers too many": (lambda f: edit(f, numbers={"rank": 3}), "was changed or is incomplete"),
     "unknown kind": (lambda f: edit(f, weights="Cubic"), "was changed or is incomplete"),
     "source incomplete": (drop_source, "was changed or is incomplete"),
     "source no mapping": (lambda f: edit(f, source=3), "was changed or is incomplete"),
@@ -159,12 +167,12 @@ def test_nothing_is_half_written_when_writing_fails(
 
     newer = fitted("Diagonal")
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(UserError, match=r"cannot be written .No space left on device."):
+    with pytest.raises(UserError, match=r"cannot write .No space left on device."):
         newer.save(saved)
     monkeypatch.undo()
     after = files(saved)
     assert before.items() <= after.items()
-    assert not [name for name in after if "partial" in name]
+    assert not [name for name in after if name.startswith(".")]
     assert type(load_posterior(saved).weights).__name__ == "Point"
 
 
@@ -181,3 +189,48 @@ def test_a_program_of_ones_own_is_found_from_any_folder_and_must_not_have_change
     program.write_text(program.read_text() + "\n# another\n")
     with pytest.raises(UserError, match=r"mine\.py, which is gone or changed since; fit again"):
         load_posterior("../posterior")
+
+
+def test_what_a_killed_process_left_is_no_hindrance_and_is_cleared_away(tmp_path: Path) -> None:
+    left = (".posterior.json.abc.part", ".posterior-12.safetensors.x.part", "posterior-12.safetensors")
+    for name in left:
+        (tmp_path / name).write_bytes(b"half")
+    fitted("Point").save(tmp_path)
+    assert not {*left} & files(tmp_path).keys() and load_posterior(tmp_path).is_point
+
+
+def test_the_first_format_is_still_read(saved: Path) -> None:
+    """Format 1 said nothing of streams, numbers, what was held out and which run made it."""
+    path = saved / JSON_NAME
+    described = json.loads(path.read_text())
+    added = ("stream", "numbers", "held_out", "made")
+    first = {key: value for key, value in described.items() if key not in added}
+    path.write_text(json.dumps({**first, "format": 1}))
+    assert load_posterior(saved).stream is None
+    assert storage.made_by(saved) == storage.Made()
+
+
+def test_a_reader_that_meets_a_writer_reads_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a reader's look at the JSON and at the tensors, another posterior takes the place."""
+    newer, real, looks = fitted("Diagonal"), storage._description, []
+
+    def description(target: Path) -> dict[str, object]:
+        described = real(target)
+        looks.append(described)
+        if len(looks) == 1:
+            storage.write_posterior(newer, target)
+        return described
+
+    monkeypatch.setattr(storage, "_description", description)
+    assert type(load_posterior(saved).weights).__name__ == "Diagonal"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_posterior_fitted_on_a_gpu_loads_on_the_cpu(tmp_path: Path) -> None:
+    before = fit(TASK, FitSettings(engine="ekf", device="cuda", passes=2)).posterior
+    before.save(tmp_path)
+    after = load_posterior(tmp_path)
+    assert after.weights.mean.device.type == "cpu" and after.stream.prior_mean.device.type == "cpu"
+    assert torch.equal(after.weights.covariance, before.weights.covariance.cpu())
+    assert torch.equal(after.stream.kept.sites[0].matrix, before.stream.kept.sites[0].matrix.cpu())

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bayes_clip.errors import UserError
+from bayes_clip.files import written_whole
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -90,31 +89,6 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], strings: Strings) -> 
                 for key, value in present.items()
             }
             save_file({key: tensor.cpu().contiguous() for key, tensor in arrays.items()}, temporary, metadata)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it takes the name `path` only if all went well.
-
-    Raises:
-        UserError: the folder is missing or cannot be written, or the disk is full.
-    """
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write there ({error.strerror}); choose another place") from None
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; these are ordinary results
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_npz(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

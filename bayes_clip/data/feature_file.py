@@ -84,24 +84,32 @@ def make_feature_file(
     )
 
 
-def load_feature_task(path: str | Path) -> Task:
+def load_feature_task(path: str | Path, partial: bool = False) -> Task:
     """Load a feature task from `path`; its name is the file's stem.
+
+    A `partial` one needs no query rows, and a labelled feature file will do.
 
     Raises:
         UserError: names the file, the array and the row, and says how to mend it.
     """
     path = Path(path)
-    arrays, unread = read_arrays(path, (*TASK_REQUIRED, *TASK_OPTIONAL, "features"))
-    missing = [key for key in TASK_REQUIRED if key not in arrays]
+    arrays, unread = read_arrays(path, (*TASK_REQUIRED, *TASK_OPTIONAL, "features", "labels"))
+    if partial and {"features", "labels"} <= arrays.keys() and "support_features" not in arrays:
+        arrays["support_features"], arrays["support_labels"] = arrays["features"], arrays["labels"]
+        unread = [key for key in unread if key != "paths"]
+    required = TASK_REQUIRED[:2] if partial and "query_features" not in arrays else TASK_REQUIRED
+    missing = [key for key in required if key not in arrays]
     if missing and "features" in arrays:
-        raise UserError(f"{path}: a feature file, not a task; a task holds {', '.join(TASK_REQUIRED)}")
+        what = "a feature file without labels" if partial else "a feature file, not a task"
+        raise UserError(f"{path}: {what}; a task holds {', '.join(required)}")
     if missing:
-        raise UserError(
-            f"{path}: {', '.join(missing)} missing; a feature task holds {', '.join(TASK_REQUIRED)}"
-        )
+        raise UserError(f"{path}: {', '.join(missing)} missing; a feature task holds {', '.join(required)}")
+    if arrays.pop("labels", None) is not None and "features" not in arrays:
+        unread = [*unread, "labels"]
     arrays.pop("features", None)
     arrays["backbone"] = _optional_text(arrays.get("backbone"), f"{path}: backbone")
-    return make_task(name=path.stem, source=str(path), notes=_note_unread(path, unread), **arrays)
+    notes = _note_unread(path, unread)
+    return make_task(name=path.stem, source=str(path), notes=notes, partial=partial, **arrays)
 
 
 def save_feature_task(task: Task, path: str | Path) -> None:

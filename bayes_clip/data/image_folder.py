@@ -38,14 +38,14 @@ class ImageFolder:
     notes: tuple[str, ...]
 
 
-def scan_folder(root: str | Path) -> ImageFolder:
+def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
     """List the pictures of a folder with one folder per class, or with ``train/`` and ``test/`` of such.
 
     Labels follow the sorted names of the class folders. Classes are called as their folders are (``_`` read
     as a space) unless ``classnames.txt`` in `root` says otherwise: one name per line in the sorted order of
     the folders, or lines ``folder<TAB>name``. Hidden files and files that are no pictures are left out.
     Without ``test/`` half of each class (rounded down, so that one picture stays) is held out as query by a
-    fixed draw, and a note says so.
+    fixed draw, and a note says so. A `partial` folder may have one class only, and nothing of it is query.
 
     Raises:
         UserError: missing or empty folder, one class only, an empty class, a class in ``test/`` that is not
@@ -61,10 +61,12 @@ def scan_folder(root: str | Path) -> ImageFolder:
     if train is not None:
         others = [entry.name for entry in _subfolders(root) if entry not in (train, test)]
         notes += [f"folders beside train/ and test/ are left out: {', '.join(others)}"] if others else []
-    folders = _class_folders(train or root, notes)
+    folders = _class_folders(train or root, notes, 1 if partial else 2)
     class_names = _class_names(root, [folder.name for folder in folders])
     support = _labelled(folders, range(len(folders)), notes)
-    if test is None:
+    if partial:
+        query = Pictures((), ())
+    elif test is None:
         support, query = _hold_out_half(root, support)
         notes.append("no test/ folder: half of each class, by a fixed draw, is held out as query")
     else:
@@ -125,7 +127,7 @@ def _subfolders(folder: Path) -> list[Path]:
     )
 
 
-def _class_folders(root: Path, notes: list[str]) -> list[Path]:
+def _class_folders(root: Path, notes: list[str], least: int) -> list[Path]:
     folders = _subfolders(root)
     loose = sum(is_picture(entry) for entry in root.iterdir())
     if not folders and loose:
@@ -134,7 +136,7 @@ def _class_folders(root: Path, notes: list[str]) -> list[Path]:
         )
     if not folders:
         raise UserError(f"{root}: an empty folder; it needs one folder of pictures per class")
-    if len(folders) == 1:
+    if len(folders) < least:
         raise UserError(f"{root}: one class only ('{folders[0].name}'); classification needs at least two")
     if loose:
         notes.append(f"pictures right in {root.name}/, which belong to no class and are left out: {loose}")

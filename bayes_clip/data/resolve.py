@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ def load_task(
     allow_unknown_classes: bool = False,
     device: str = "cpu",
     ood: str | Path | None = None,
+    partial: bool = False,
 ) -> Task:
     """Load a built-in task (a key of `TASKS`), a folder of pictures or a feature task.
 
@@ -44,11 +45,13 @@ def load_task(
         allow_unknown_classes: go on though ``pocket_clip`` never saw a word of the class names.
         device: where ``pocket_clip`` runs if it has to be loaded here.
         ood: INPUT whose features take the place of the task's ``ood_features``.
+        partial: more labels for a posterior: one class is enough, no picture is held out as query, and a
+            labelled feature file will do.
 
     Raises:
         UserError: no such task, or whatever its loader refuses.
     """
-    task = _load(name_or_path, backbone, templates, skip_broken, allow_unknown_classes, device)
+    task = _load(name_or_path, backbone, templates, skip_broken, allow_unknown_classes, device, partial)
     return task if ood is None else with_ood(task, load_input(ood, backbone, skip_broken, device))
 
 
@@ -110,17 +113,18 @@ def _load(
     skip_broken: bool,
     allow_unknown_classes: bool,
     device: str,
+    partial: bool,
 ) -> Task:
     path = Path(name_or_path)
     if str(name_or_path) not in TASKS:
         if not path.exists():
             raise UserError(_no_such_task(str(name_or_path)))
         if path.is_file():
-            return load_feature_task(path)
+            return load_feature_task(path, partial)
     prompts = None if templates is None else read_templates(templates)
     if str(name_or_path) in TASKS:
         return builtin_task(str(name_or_path), backbone or _pocket(device), prompts)
-    return _folder_task(path, backbone, prompts, skip_broken, allow_unknown_classes, device)
+    return _folder_task(path, backbone, prompts, skip_broken, allow_unknown_classes, device, partial)
 
 
 def _no_such_task(name: str) -> str:
@@ -136,8 +140,9 @@ def _folder_task(
     skip_broken: bool,
     allow_unknown_classes: bool,
     device: str,
+    partial: bool,
 ) -> Task:
-    folder = scan_folder(path)
+    folder = scan_folder(path, partial)
     backbone = backbone or _pocket(device)
     unknown = backbone.unknown_words(folder.class_names)
     if unknown and not allow_unknown_classes:
@@ -149,6 +154,17 @@ def _folder_task(
     support = encode_files(
         backbone, folder.support.paths, skip_broken=skip_broken, description="encoding support pictures"
     )
+    known: dict[str, Any] = {
+        "class_names": folder.class_names,
+        "text_features": text,
+        "logit_scale": backbone.logit_scale,
+        "backbone": backbone.fingerprint,
+        "source": str(path),
+    }
+    name, labels = path.resolve().name, np.array(folder.support.labels)[list(support.kept)]
+    notes = (*folder.notes, *notes, *support.notes)
+    if partial:
+        return make_task(name, support.features, labels, notes=notes, partial=True, **known)
     query = encode_files(
         backbone,
         folder.query.paths,
@@ -156,20 +172,9 @@ def _folder_task(
         with_thumbnails=True,
         description="encoding query pictures",
     )
-    return make_task(
-        path.resolve().name,
-        support.features,
-        np.array(folder.support.labels)[list(support.kept)],
-        query.features,
-        np.array(folder.query.labels)[list(query.kept)],
-        class_names=folder.class_names,
-        text_features=text,
-        logit_scale=backbone.logit_scale,
-        backbone=backbone.fingerprint,
-        query_images=query.thumbnails,
-        notes=(*folder.notes, *notes, *support.notes, *query.notes),
-        source=str(path),
-    )
+    truth = np.array(folder.query.labels)[list(query.kept)]
+    known |= {"query_images": query.thumbnails, "notes": (*notes, *query.notes)}
+    return make_task(name, support.features, labels, query.features, truth, **known)
 
 
 def _pocket(device: str) -> Backbone:

@@ -15,6 +15,7 @@ from bayes_clip.data.checks import class_labels, labels_below, names_of_classes,
 from bayes_clip.errors import UserError
 
 DEFAULT_LOGIT_SCALE = 100.0
+MOST_CLASSES = 100_000  # of a partial task, where the number of rows does not bound it
 MANY = 5  # how many names a note lists before it says "and more"
 
 
@@ -42,6 +43,7 @@ class Task:
     shots: int | None = None  # images per class asked for; None: the whole support set
     seed: int | None = None  # of the draw of the support set
     notes: tuple[str, ...] = ()  # what the user should be told
+    is_partial: bool = False  # more labels for a posterior: perhaps of some classes only, perhaps no queries
 
     @property
     def num_classes(self) -> int:
@@ -67,8 +69,8 @@ def make_task(
     name: str,
     support_features: Any,
     support_labels: Any,
-    query_features: Any,
-    query_labels: Any,
+    query_features: Any = None,
+    query_labels: Any = None,
     *,
     class_names: Any = None,
     text_features: Any = None,
@@ -78,22 +80,27 @@ def make_task(
     query_images: Tensor | None = None,
     notes: Sequence[str] = (),
     source: str | None = None,
+    partial: bool = False,
 ) -> Task:
     """Check and normalise raw arrays (numpy, torch or nested lists) into a `Task`.
 
     Features are scaled to unit rows and their norms kept. Without `class_names` the classes are
     ``class 0`` to the largest support label. A class with text features but no support row is allowed and
     noted; without text features every class needs a support row. `source` (a file name) opens refusals;
-    it is `name` unless given.
+    it is `name` unless given. A `partial` task is only good to `update` a posterior: it may hold rows of some
+    classes, even of one, and no query rows.
 
     Raises:
         UserError: names the source, the array and the row, and says how to mend it.
     """
     where = f"{source or name}: "
     support, support_norms = unit_rows(support_features, where + "support_features")
-    query, query_norms = unit_rows(query_features, where + "query_features", support.shape[1])
     labels = class_labels(support_labels, where + "support_labels", len(support))
-    truth = class_labels(query_labels, where + "query_labels", len(query))
+    if query_features is None and partial:
+        query, query_norms, truth = support[:0], support_norms[:0], labels[:0]
+    else:
+        query, query_norms = unit_rows(query_features, where + "query_features", support.shape[1])
+        truth = class_labels(query_labels, where + "query_labels", len(query))
     text = None
     if text_features is not None:
         text, _ = unit_rows(text_features, where + "text_features", support.shape[1])
@@ -103,10 +110,13 @@ def make_task(
     scale = DEFAULT_LOGIT_SCALE
     if logit_scale is not None:
         scale = positive_scalar(logit_scale, where + "logit_scale")
-    names = _class_names(class_names, text, labels, where)
+    names = _class_names(class_names, text, labels, where, partial)
     labels_below(labels, len(names), where + "support_labels")
-    _check_query_labels(truth, labels, names, text is not None, where)
-    unsupported = _classes_without_support(labels, names, text is not None, where)
+    labels_below(truth, len(names), where + "query_labels")
+    unsupported: list[str] = []
+    if not partial:
+        _check_query_labels(truth, labels, names, text is not None, where)
+        unsupported = _classes_without_support(labels, names, text is not None, where)
     if query_images is not None and (query_images.ndim != 4 or len(query_images) != len(query)):
         shape = tuple(query_images.shape)
         raise UserError(f"{where}query_images has shape {shape}; needs ({len(query)}, 3, h, w)")
@@ -126,7 +136,20 @@ def make_task(
         backbone=backbone,
         query_images=query_images,
         notes=(*notes, *unsupported, *_repeated_names(names)),
+        is_partial=partial,
     )
+
+
+def refuse_partial(task: Task) -> None:
+    """Refuse a task that may lack classes or queries where a whole one is needed.
+
+    Raises:
+        UserError: it was made with ``partial=True``.
+    """
+    if task.is_partial:
+        raise UserError(
+            f"{task.name}: a partial task, good only to update a posterior; load it without partial"
+        )
 
 
 def few_shot(task: Task, shots: int | None, seed: int) -> Task:
@@ -166,10 +189,12 @@ def few_shot(task: Task, shots: int | None, seed: int) -> Task:
     )
 
 
-def _class_names(names: Any, text: Tensor | None, labels: Tensor, where: str) -> tuple[str, ...]:
+def _class_names(
+    names: Any, text: Tensor | None, labels: Tensor, where: str, partial: bool
+) -> tuple[str, ...]:
     """Names of the C classes, where C is told by the names, else the text features, else the labels."""
     if names is None:
-        count = len(text) if text is not None else _count_of_labels(labels, where)
+        count = len(text) if text is not None else _count_of_labels(labels, where, partial)
         checked = tuple(f"class {index}" for index in range(count))
     else:
         checked = names_of_classes(names, where + "class_names")
@@ -177,7 +202,7 @@ def _class_names(names: Any, text: Tensor | None, labels: Tensor, where: str) ->
         raise UserError(
             f"{where}text_features has {len(text)} rows for {len(checked)} class_names; give one per class"
         )
-    if len(checked) < 2:
+    if len(checked) < 2 and not partial:
         raise UserError(f"{where}there is one class only; classification needs at least two")
     return checked
 
@@ -185,8 +210,7 @@ def _class_names(names: Any, text: Tensor | None, labels: Tensor, where: str) ->
 def _check_query_labels(
     truth: Tensor, labels: Tensor, names: tuple[str, ...], has_text: bool, where: str
 ) -> None:
-    """Refuse query labels that no class stands for, or that nothing is known of."""
-    labels_below(truth, len(names), where + "query_labels")
+    """Refuse query labels of classes that nothing is known of."""
     if has_text:
         return
     missing = ~torch.isin(truth, labels)
@@ -215,14 +239,15 @@ def _classes_without_support(labels: Tensor, names: tuple[str, ...], has_text: b
     return [f"{count}: known by their text alone"]
 
 
-def _count_of_labels(labels: Tensor, where: str) -> int:
-    """C where only the labels tell it. Each class then needs a support row, so C cannot exceed N."""
+def _count_of_labels(labels: Tensor, where: str, partial: bool) -> int:
+    """C where only the labels tell it. In a whole task each class then needs a row, so C cannot exceed N."""
     row = int(labels.argmax())
     largest = int(labels[row])
-    if largest >= len(labels):
+    most = MOST_CLASSES if partial else len(labels)
+    if largest >= most:
         raise UserError(
             f"{where}support_labels row {row} ({largest}) is out of range: without class_names or "
-            f"text_features the labels of {len(labels)} rows run from 0 to at most {len(labels) - 1}"
+            f"text_features the labels of {len(labels)} rows run from 0 to at most {most - 1}"
         )
     return largest + 1
 

@@ -12,21 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from bayes_clip.data.arrays import written_whole
+from bayes_clip import storage
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.metrics import confidence_and_correct
 from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
 from bayes_clip.fitting import fit
 from bayes_clip.inference.batches import balanced_folds
+from bayes_clip.lock import locked
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
-from bayes_clip.storage import check_posterior_folder
+from bayes_clip.storage import check_posterior_folder, write_posterior
 
-FILE_NAME = "held_out.safetensors"
 MOST_FOLDS = 4  # each costs a fit; with more, each fit is closer to the final one
 KNOWN_SHARE = 0.95  # of the rows of known classes that should be called "in"
 
@@ -75,35 +73,52 @@ def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
     return HeldOut(novelty, confidence, correct)
 
 
+def as_tensors(held_out: HeldOut | None) -> dict[str, torch.Tensor] | None:
+    """What `write_posterior` keeps beside a posterior."""
+    if held_out is None:
+        return None
+    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in vars(held_out).items()}
+
+
 def save_with_held_out(posterior: Posterior, held_out: HeldOut | None, folder: Path) -> None:
     """Save `posterior` into `folder` and what was held out beside it; nothing of an earlier one stays.
 
     Raises:
-        UserError: the folder cannot be written to, is a file, or holds something else.
+        UserError: the folder cannot be written to, is a file, holds something else, or is being written to.
     """
     check_posterior_folder(folder)
-    path = folder / FILE_NAME
-    path.unlink(missing_ok=True)  # first, so that a posterior never stands beside the yardstick of another
-    posterior.save(folder)
-    if held_out is not None:
-        arrays = {name: np.ascontiguousarray(values) for name, values in vars(held_out).items()}
-        with written_whole(path) as temporary:
-            save_file(arrays, temporary)
+    with locked(folder) as target:
+        write_posterior(posterior, target, as_tensors(held_out))
 
 
 def load_held_out(folder: Path) -> HeldOut | None:
     """Read it from a posterior's folder; None where nothing could be held out.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: no posterior there, or the file is damaged.
     """
-    path = folder / FILE_NAME
-    if not path.is_file():
+    tensors = storage.load_held_out(folder)
+    if tensors is None:
         return None
     try:
-        return HeldOut(**load_file(path))
-    except (SafetensorError, TypeError) as error:
-        raise UserError(f"{path}: was truncated or changed ({error}); fit again") from error
+        return HeldOut(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    except TypeError as error:
+        raise UserError(f"{folder}: what was held out was changed ({error}); fit again") from error
+
+
+def dated(posterior: Posterior, held_out: HeldOut | None) -> tuple[str, ...]:
+    """A remark where the posterior has learned since: an update leaves the yardstick as the fit made it.
+
+    Rows that are learned later only make the belief narrower, so the limit of novelty errs further on the
+    side of "in"; nothing is known of how novel the rows of classes look that came later.
+    """
+    if held_out is None or posterior.stream is None or not posterior.stream.updates:
+        return ()
+    updates = posterior.stream.updates
+    return (
+        f"verdicts and abstention go by the fit to {len(held_out.novelty)} labels, {updates} "
+        f"update{'s' if updates > 1 else ''} ago; to renew them, fit to all labels at once",
+    )
 
 
 def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:

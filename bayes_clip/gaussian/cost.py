@@ -1,15 +1,56 @@
-"""What each covariance costs in memory, said before anything is allocated."""
+"""What each covariance costs in memory and time, said before anything is allocated."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.gaussian.low_rank import DEFAULT_RANK
 
 WORKING_COPIES = 3  # the covariance, its update, and one temporary of the same size
 GIBIBYTE = 1024**3
+LARGE = GIBIBYTE
+MOST_JOINT_LOGITS = 1024
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a family holds for C classes and D features, and its orders of growth; b rows in a batch.
+
+    `joint` families see a batch through the covariance of all its logits, (C b, C b), and every step of an
+    update rule factors it: O((C b)³). The others have C blocks (b, b): O(C b³).
+    """
+
+    numbers: Callable[[int, int], int]  # in the dtype of the fit
+    memory: str
+    time: str  # per batch, beside the steps of the rule
+    joint: bool
+    doubles: Callable[[int, int], int] = lambda classes, features: 0  # in float64 whatever the fit's dtype
+
+
+COSTS: dict[str, Cost] = {
+    "full": Cost(lambda c, d: (c * d) ** 2, "C² D²", "C³ D² b", joint=True),
+    "class_block": Cost(lambda c, d: c * d**2, "C D²", "C D² b", joint=False),
+    "kronecker": Cost(
+        lambda c, d: c**2 + d**2 + c * d + c + d,
+        "C² + D² + C D",
+        "C³ + D³ + C³ b²",
+        joint=True,
+        doubles=lambda c, d: c**2 + d**2 + 1,
+    ),
+    "low_rank": Cost(
+        lambda c, d: c * d * (1 + min(DEFAULT_RANK, c * d)),
+        "C D L",
+        "C D L (L + b) + (L + C b)³",
+        joint=True,
+    ),
+    "diagonal": Cost(lambda c, d: c * d, "C D", "C D b", joint=False),
+    "diagonal_variational": Cost(lambda c, d: c * d, "C D", "C D b", joint=False),
+}
 
 
 def bytes_needed(covariance: str, classes: int, features: int, dtype: torch.dtype) -> int:
@@ -18,17 +59,35 @@ def bytes_needed(covariance: str, classes: int, features: int, dtype: torch.dtyp
     Raises:
         UserError: unknown family.
     """
-    numbers = {
-        "full": (classes * features) ** 2,
-        "class_block": classes * features**2,
-        "diagonal": classes * features,
-    }
-    if covariance not in numbers:
-        raise UserError(
-            f"--covariance {covariance}: no such covariance.{nearest(covariance, numbers)} "
-            f"Known: {', '.join(numbers)}"
-        )
-    return numbers[covariance] * dtype.itemsize
+    cost = _cost(covariance)
+    return cost.numbers(classes, features) * dtype.itemsize + 8 * cost.doubles(classes, features)
+
+
+def allocation_note(covariance: str, classes: int, features: int, dtype: torch.dtype) -> str:
+    """One line on what is about to be allocated where that is more than 1 GiB; empty where it is not.
+
+    Raises:
+        UserError: unknown family.
+    """
+    cost, needed = _cost(covariance), bytes_needed(covariance, classes, features, dtype)
+    if needed <= LARGE:
+        return ""
+    return (
+        f"--covariance {covariance} takes {needed / GIBIBYTE:.1f} GiB for {classes} classes and {features} "
+        f"features, and {WORKING_COPIES * needed / GIBIBYTE:.1f} GiB while it is updated: O({cost.memory}) "
+        f"memory, O({cost.time}) time per batch of b rows"
+    )
+
+
+def largest_batch(covariance: str, classes: int) -> int | None:
+    """Rows above which a batch of this family costs too much; None where the family sets no such bound.
+
+    A joint family's steps cost (C b)³: its batches hold 1024 logits, about 0.1 s a step on one CPU core.
+
+    Raises:
+        UserError: unknown family.
+    """
+    return max(1, MOST_JOINT_LOGITS // classes) if _cost(covariance).joint else None
 
 
 def check_fits(covariance: str, classes: int, features: int, dtype: torch.dtype, device: str) -> None:
@@ -45,6 +104,15 @@ def check_fits(covariance: str, classes: int, features: int, dtype: torch.dtype,
             f"{features} features, and {free / GIBIBYTE:.1f} GiB are free; use --covariance "
             f"{'class_block' if covariance == 'full' else 'diagonal'}"
         )
+
+
+def _cost(covariance: str) -> Cost:
+    if covariance not in COSTS:
+        raise UserError(
+            f"--covariance {covariance}: no such covariance.{nearest(covariance, COSTS)} "
+            f"Known: {', '.join(COSTS)}"
+        )
+    return COSTS[covariance]
 
 
 def free_memory(device: str) -> int:

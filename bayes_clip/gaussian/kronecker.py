@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -155,6 +156,22 @@ class Kronecker:
     def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (N, C) of the logits of `design` (N, D): O(N (D² + C D + C²))."""
         return design @ self.mean.mT, self._axis_variance(design) @ self.class_axes.square().mT
+
+    @property
+    def variance(self) -> Tensor:
+        """Variances of the weights, (C, D)."""
+        return self.class_axes.square() @ self.spread @ self.feature_axes.square().mT
+
+    def weights_from(self, noise: Tensor) -> Tensor:
+        """Draws (..., C, D) of the weights from standard normal `noise` of that shape."""
+        return self.mean + self.class_axes @ (self.spread.sqrt() * noise) @ self.feature_axes.mT
+
+    def log_density(self, weights: Tensor) -> Tensor:
+        """log N(w; m, Λ⁻¹) for weights (..., C, D): axes are inverted by their transposes over u and v."""
+        turned = (self.class_axes / self.class_variance[:, None]).mT @ (weights - self.mean)
+        turned = turned @ (self.feature_axes / self.feature_variance[:, None])
+        scales = self.spread * self.class_variance[:, None] * self.feature_variance
+        return -((turned.square() / self.spread).sum((-2, -1)) + (2 * math.pi * scales).log().sum()) / 2
 
     def logit_covariance(self, design: Tensor) -> Tensor:
         """Joint covariance of each row's logits, (N, C, C)."""

@@ -6,6 +6,7 @@ learning of neural networks from streaming data", arXiv 2305.19535; the remainde
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -49,7 +50,7 @@ class LowRankPrecision:
 
     def project(self, design: Tensor) -> Projection:
         """Predicted logits of a batch, their Gram matrix in float64, and H W (b, C, L) as `cross`."""
-        rows, exact = design.double(), self._double()
+        rows, exact = design.double(), self.exactly()
         removed = classes_outermost(times(rows, exact.removed()))
         gram = _dense_gram(rows, 1 / exact.diagonal) - removed @ removed.mT
         logits = times(design, self.mean)
@@ -57,7 +58,7 @@ class LowRankPrecision:
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
         """Posterior for dual a (b, C) and sites (b, C, C), truncated to the rank of W."""
-        exact, design, sites = self._double(), projection.design.double(), downdate.double()
+        exact, design, sites = self.exactly(), projection.design.double(), downdate.double()
         pulled, removed = pull_back(design, dual.double()), exact.removed()
         mean = (
             exact.mean + pulled / exact.diagonal - removed @ _inner_product(removed, pulled[..., None])[:, 0]
@@ -79,7 +80,7 @@ class LowRankPrecision:
         υ' = 1/(γ²/υ + Q) and W' = γ (υ'/υ) W chol((I + Wᵀ (Q υ'/υ) W)⁻¹): the predict step of LO-FI in
         its diagonal form, for a Q that may differ from weight to weight.
         """
-        exact = self._double()
+        exact = self.exactly()
         noise, step = process_noise.double(), decay.double() if isinstance(decay, Tensor) else decay
         diagonal = 1 / (step**2 / exact.diagonal + noise)
         shrink = diagonal / exact.diagonal
@@ -123,6 +124,35 @@ class LowRankPrecision:
             draws.append(times(rows, self.mean) + spread)
         return torch.cat(draws, dim=1)
 
+    @property
+    def variance(self) -> Tensor:
+        """Variances of the weights, in the shape of the mean."""
+        return 1 / self.diagonal - self._removed_here().square().sum(-1)
+
+    def weights_from(self, noise: Tensor) -> Tensor:
+        """Draws (..., C, D) or (..., P) of the weights from standard normal `noise` of that shape.
+
+        With Y = υ^-½ W and Yᵀ Y = V σ Vᵀ, (I + Y Yᵀ)^-½ is I − Y V diag(1/(√(1 + σ) (1 + √(1 + σ)))) Vᵀ Yᵀ.
+        """
+        deviation = self.diagonal.rsqrt()
+        scaled = deviation[..., None] * self.factor
+        values, vectors = torch.linalg.eigh(_inner_product(scaled, scaled))
+        turned = (scaled @ vectors).reshape(-1, len(values))
+        root = (1 + values.clamp_min(0)).sqrt()
+        flat = noise.reshape(-1, self.mean.numel())
+        whitened = flat - (flat @ turned / (root * (1 + root))) @ turned.mT
+        return self.mean + deviation * whitened.reshape(noise.shape)
+
+    def log_density(self, weights: Tensor) -> Tensor:
+        """log N(w; m, Λ⁻¹) for weights (..., C, D) or (..., P)."""
+        excess = (weights - self.mean).reshape(-1, self.mean.numel())
+        turned = excess @ self.factor.reshape(self.mean.numel(), -1)
+        square = excess.square() @ self.diagonal.reshape(-1) + turned.square().sum(-1)
+        inner = _inner_product(self.factor, self.factor / self.diagonal[..., None])
+        inner.diagonal().add_(1)
+        determinant = torch.logdet(inner) + (self.diagonal / (2 * math.pi)).log().sum()
+        return ((determinant - square) / 2).reshape(weights.shape[: weights.ndim - self.mean.ndim])
+
     def _largest(self, projection: Projection, root: Tensor) -> Tensor:
         """The L largest left singular directions of [W, Hᵀ S], in the shape of W; S (b, C, C) per row.
 
@@ -140,12 +170,13 @@ class LowRankPrecision:
             design, root @ turn[rank:].reshape(*root.shape[:2], rank)
         )
 
-    def _double(self) -> LowRankPrecision:
+    def exactly(self) -> LowRankPrecision:
+        """The same in float64."""
         return LowRankPrecision(self.mean.double(), self.diagonal.double(), self.factor.double())
 
     def _removed_here(self) -> Tensor:
         """`removed`, found in float64, in the belief's own dtype."""
-        return self._double().removed().to(self.mean)
+        return self.exactly().removed().to(self.mean)
 
 
 def _inner_product(left: Tensor, right: Tensor) -> Tensor:

@@ -14,9 +14,13 @@ def removed(gram: Tensor, site: Tensor) -> Tensor:
 
 
 def root_of(covariances: Tensor) -> Tensor:
-    """L with L Lᵀ = each of the covariances (n, C, C), which may be singular."""
+    """The symmetric L with L Lᵀ = each of the covariances (n, C, C), which may be singular.
+
+    Symmetric, so that it moves as little as the covariance does: fixed draws through it stay comparable from
+    one step of a fixed point to the next, where eigenvectors alone turn and change sign.
+    """
     values, vectors = torch.linalg.eigh(covariances)
-    return vectors * values.clamp_min(0).sqrt()[:, None, :]
+    return (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
 
 
 def symmetric(matrix: Tensor) -> Tensor:

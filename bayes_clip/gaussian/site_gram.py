@@ -30,7 +30,8 @@ class SiteGram(DenseGram):
 
     def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
         """Dual (b, C) of the Newton step; `excess` z − z₀ and residual r, both (b, C)."""
-        return self._solved(curvature_root(curvature), curvature.times(excess) + residual)
+        root = curvature_root(curvature)
+        return self._solved(root, *self._factor(root), curvature.times(excess) + residual)
 
     def downdate(self, curvature: Curvature) -> Tensor:
         """The sites R, (b, C, C)."""
@@ -47,7 +48,8 @@ class SiteGram(DenseGram):
         half = torch.linalg.solve_triangular(factor, seen, upper=False)
         by_row = half.reshape(len(half), self.classes, -1).permute(2, 0, 1)
         blocks = self._row_blocks(self.matrix) - by_row.mT @ by_row
-        return self._solved(root, linear - self.site_times(precision, predicted)), root_of(blocks)
+        target = linear - self.site_times(precision, predicted)
+        return self._solved(root, factor, seen, target), root_of(blocks)
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """The sites (b, C, C), as they are."""
@@ -60,9 +62,8 @@ class SiteGram(DenseGram):
         inner.diagonal().add_(1)
         return torch.linalg.cholesky(inner), seen
 
-    def _solved(self, root: Tensor, target: Tensor) -> Tensor:
-        """(I + S Sᵀ G)⁻¹ t for t (b, C)."""
-        factor, seen = self._factor(root)
+    def _solved(self, root: Tensor, factor: Tensor, seen: Tensor, target: Tensor) -> Tensor:
+        """(I + S Sᵀ G)⁻¹ t for t (b, C), from `_factor` of S."""
         inner = torch.cholesky_solve(seen @ self._flat(target)[:, None], factor)[:, 0]
         return target - torch.einsum("bck,bk->bc", root, self._rows(inner))
 

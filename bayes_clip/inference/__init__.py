@@ -14,8 +14,8 @@ DEFAULT_ENGINES = ("zero_shot", "map", "ekf", "laplace", "vi")
 ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
     "zero_shot": (),
     "map": (),
-    "ekf": ("class_block", "diagonal", "full"),
-    "laplace": ("class_block", "diagonal", "full"),
+    "ekf": ("class_block", "diagonal", "diagonal_variational", "full", "kronecker", "low_rank"),
+    "laplace": ("class_block", "diagonal", "full", "kronecker"),
     "vi": ("diagonal", "low_rank"),
     "nuts": (),
 }

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.gaussian.cost import largest_batch
 
 ORDERS: dict[str, str] = {
     "balanced": "one shot of every class after another (default)",
@@ -17,12 +18,19 @@ SMALLEST_BALANCED = 32
 LARGEST_BALANCED = 128
 
 
-def default_batch_size(classes: int) -> int:
+def default_batch_size(classes: int, covariance: str = "") -> int:
     """Rows per balanced batch: as many whole shots of every class as fit in 32 rows, at least one shot.
 
-    Never more than 128 rows, which bounds the Gram matrices (C b² numbers).
+    Never more than 128 rows, which bounds the Gram matrices (C b² numbers), nor than the covariance bears:
+    one that sees all logits of a batch jointly splits the shots of more than 32 classes.
+
+    Raises:
+        UserError: unknown covariance.
     """
-    return min(max(classes, SMALLEST_BALANCED // classes * classes), LARGEST_BALANCED)
+    most = largest_batch(covariance, classes) if covariance else None
+    return min(
+        max(classes, SMALLEST_BALANCED // classes * classes), LARGEST_BALANCED, most or LARGEST_BALANCED
+    )
 
 
 def shot_numbers(labels: Tensor) -> Tensor:
@@ -51,15 +59,19 @@ def row_order(labels: Tensor, order: str, seed: int) -> Tensor:
     raise UserError(f"--order {order}: no such order.{nearest(order, ORDERS)} Known: {', '.join(ORDERS)}")
 
 
-def batches(labels: Tensor, classes: int, order: str, batch_size: int | None, seed: int) -> list[Tensor]:
+def batches(
+    labels: Tensor, classes: int, order: str, batch_size: int | None, seed: int, covariance: str = ""
+) -> list[Tensor]:
     """Row numbers of each batch, in the order in which a filter sees them.
+
+    Without a batch size it is the default for so many classes and that covariance.
 
     Raises:
         UserError: unknown order or a batch size below one.
     """
     if batch_size is not None and batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    return list(row_order(labels, order, seed).split(batch_size or default_batch_size(classes)))
+    return list(row_order(labels, order, seed).split(batch_size or default_batch_size(classes, covariance)))
 
 
 def balanced_folds(labels: Tensor, most: int) -> list[Tensor]:

@@ -51,7 +51,7 @@ def estimate_process_noise(
     """The process noise whose filter predicts the stream best.
 
     `filtered` runs the filter once over the whole stream with a given process noise, a multiple of the prior
-    covariance, and returns its infos: ``lambda q: kalman.run(state, data, rule, StateSpace(decay, q))[1]``.
+    covariance, and returns its infos: ``lambda q: stream.run(state, data, rule, StateSpace(decay, q))[1]``.
     It decides what the number stands for: the noise of all sites, of one, or (see `forgetting`) a decay.
     About a dozen passes; `grid` ascends from 0. Ties go to the smaller noise. A single batch says nothing
     about drift: 0.
@@ -83,7 +83,7 @@ def estimate_process_noise(
 def forgetting(noise: float) -> float:
     """The decay γ = 1/√(1 + q) in (0, 1] of a noise-to-signal ratio q: a decay on the same logarithmic axis.
 
-    Its stationary process noise 1 − γ² is q/(1 + q). ``lambda q: kalman.run(..., StateSpace(forgetting(q)))``
+    Its stationary process noise 1 − γ² is q/(1 + q). ``lambda q: stream.run(..., StateSpace(forgetting(q)))``
     lets `estimate_process_noise` choose a decay.
     """
     return 1 / math.sqrt(1 + noise)

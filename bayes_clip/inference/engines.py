@@ -15,22 +15,23 @@ from torch import Tensor
 from bayes_clip.gaussian import Belief, check_fits
 from bayes_clip.gaussian.point import Point
 from bayes_clip.inference import kalman
-from bayes_clip.inference.batches import balanced_folds, batches, default_batch_size
+from bayes_clip.inference.batches import balanced_folds, batches
+from bayes_clip.inference.feeding import Keeper, feed
 from bayes_clip.inference.folds import MOST_FOLDS, FoldMoments, cavity_moments
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.laplace import laplace, laplace_of_program
-from bayes_clip.inference.linearised import Batch, CurvedBatch
+from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import ModeProblem, find_mode, logits_of, mode_problem, rescaled, weights_of
-from bayes_clip.inference.program import Program, curved_batch, read_program
+from bayes_clip.inference.program import Program, read_program
 from bayes_clip.inference.program_logits import ProgramLogits, Weights
 from bayes_clip.inference.program_mode import mode_of_program
 from bayes_clip.inference.rules import find_rule
+from bayes_clip.inference.stream import Stream, run
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
-from bayes_clip.state_space import Dynamics
 from bayes_clip.threads import one_thread
 
 TUNING_TOLERANCE = 1e-8  # Newton decrement in nats: far below what folds can tell
@@ -58,25 +59,6 @@ class Problem:
         """The program as it reads: sites, prior, observation, logits."""
         return read_program(self.model, self.inputs)
 
-    def batches(self, settings: FitSettings) -> list[Batch] | list[CurvedBatch]:
-        """The rows as the filter sees them, in the order of `settings`."""
-        program = self.program
-        size = settings.batch_size or default_batch_size(len(self.model.class_names))
-        order = batches(self.labels, len(self.model.class_names), settings.order, size, settings.seed)
-        targets = program.targets(self.inputs, self.labels)
-        if program.is_linear:
-            seen = [program.linearise(self.inputs[rows], program.prior_mean) for rows in order]
-            return [
-                Batch(design, targets[rows], offset)
-                for (design, offset), rows in zip(seen, order, strict=True)
-            ]
-        return [curved_batch(program, self.inputs[rows], targets[rows]) for rows in order]
-
-    def dynamics(self, settings: FitSettings) -> Dynamics:
-        """The dynamics of `settings`, resolved for the sites of this program."""
-        sizes = {site.name: site.stop - site.start for site in self.program.sites}
-        return settings.state_space.for_sites(sizes, self.program.prior_mean)
-
     def at(self, prior_variance: float) -> Problem:
         """The same problem at another prior variance."""
         return replace(self, prior_variance=prior_variance)
@@ -101,9 +83,10 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
         return variational(problem.model, program, *data, settings.family, settings.seed, steps), []
     if settings.engine == "nuts":
         return nuts(problem.model, program, problem.inputs, problem.labels, settings.seed), []
-    _check_memory(program, settings)
     if settings.engine == "ekf":
-        return _filter(problem, settings)
+        belief, _, infos = filtered(problem, settings)
+        return belief, infos
+    _check_memory(program, settings)
     if not has_closed_form(program):
         return _general_mode(problem, settings), []
     design = program.design(problem.inputs)
@@ -145,19 +128,29 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     return _mode_folds(problem, prepared, folds)
 
 
-def _filter(problem: Problem, settings: FitSettings) -> tuple[Belief, list[StepInfo]]:
+def filtered(
+    problem: Problem, settings: FitSettings, keeper: Keeper | None = None
+) -> tuple[Belief, Stream, list[StepInfo]]:
+    """The filter over the labels: its belief, what it takes to add labels later, and the batches' infos.
+
+    `keeper` keeps where it stands after every batch, and may say where to go on.
+
+    Raises:
+        UserError: a covariance that does not fit, or options that exclude each other.
+    """
     program = problem.program
+    _check_memory(program, settings)
     state = kalman.init(program.prior_mean, program.prior_variance, settings.family)
-    rule = find_rule(settings.update_rule)
-    state, infos = kalman.run(
-        state,
-        problem.batches(settings),
-        rule,
-        problem.dynamics(settings),
-        settings.passes,
-        program.observation,
+    return feed(
+        state.belief,
+        Stream(state.prior_mean, state.prior_variance, state.steps),
+        problem.inputs,
+        problem.labels,
+        settings,
+        classes=len(problem.model.class_names),
+        program=program,
+        keeper=keeper,
     )
-    return state.belief, infos
 
 
 def _general_mode(problem: Problem, settings: FitSettings) -> Point | Belief:
@@ -201,7 +194,7 @@ def _filtered_folds(
         still = axes.new_zeros(len(problem.mean), axes.shape[1])
         state = kalman.init(still, problem.variance.expand_as(still).to(still), "class_block")
         data = [Batch(axes[rows], problem.labels[rows], problem.prior_logits[rows]) for rows in order]
-        state, infos = kalman.run(state, data, rule, settings.state_space, settings.passes)
+        state, infos = run(state, data, rule, settings.state_space, settings.passes)
         rows = torch.cat(order)
         precision, linear = torch.empty_like(problem.prior_logits), torch.empty_like(problem.prior_logits)
         precision[rows] = torch.cat([info.change.curvature for info in infos])

@@ -8,20 +8,17 @@ put in again, as in expectation propagation), so no datum counts twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bayes_clip.errors import UserError
-from bayes_clip.gaussian import FAMILIES, Belief, Diagonal
+from bayes_clip.gaussian import FAMILIES, Belief
 from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.inference.linearised import Batch, CurvedBatch, at_mode, conditioned, projected
 from bayes_clip.inference.rules import RELINEARISING, BatchUpdate, Rule
 from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
-from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 from bayes_clip.threads import one_thread
 
@@ -127,57 +124,6 @@ def put_in(
     matrix = exact.gram.site_of(info.change.downdate)
     linear = exact.gram.site_linear(matrix, info.change.logits, info.change.dual)
     return state, info, Site(matrix, linear)
-
-
-def run(
-    state: KalmanState,
-    data: Sequence[Batch] | Sequence[CurvedBatch],
-    rule: Rule,
-    state_space: StateSpace | Dynamics = STATIC,
-    passes: int = 1,
-    observation: Observation = SOFTMAX,
-) -> tuple[KalmanState, list[StepInfo]]:
-    """Feed the batches in order; each further pass replaces every batch's contribution in turn.
-
-    Returns the last state and the infos of the last pass.
-
-    Raises:
-        UserError: more than one pass with a dynamic state space, the diagonal covariance, or logits that are
-            not linear.
-    """
-    _check_passes(passes, state, state_space)
-    if passes == 1:
-        infos = []
-        every: Sequence[Batch | CurvedBatch] = data
-        for batch in track(every, "Filtering"):
-            state, info = update(state, batch, rule, state_space, observation)
-            infos.append(info)
-        return state, infos
-    linear = [batch for batch in data if isinstance(batch, Batch)]
-    if len(linear) < len(data):
-        raise UserError("--passes above 1 with logits that are not linear in the weights: one pass only")
-    sites: dict[int, Site] = {}
-    infos = []
-    for sweep in range(passes):
-        infos = []
-        for index, batch in enumerate(track(linear, f"Filtering, pass {sweep + 1} of {passes}")):
-            if index in sites:
-                state = take_out(state, batch, sites[index])
-            state, info, sites[index] = put_in(state, batch, rule, observation)
-            infos.append(info)
-    return state, infos
-
-
-def _check_passes(passes: int, state: KalmanState, state_space: StateSpace | Dynamics) -> None:
-    if passes < 1:
-        raise UserError(f"--passes {passes}: must be at least 1")
-    if passes > 1 and not state_space.is_static:
-        raise UserError("--passes above 1 with --decay or --process-noise: a drifting stream is seen once")
-    if passes > 1 and isinstance(state.belief, Diagonal):
-        raise UserError(
-            "--passes above 1 with --covariance diagonal: it keeps too little to take a batch out again; "
-            "use class_block or full"
-        )
 
 
 def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:

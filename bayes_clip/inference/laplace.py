@@ -2,7 +2,7 @@
 
 For a linear head the generalised Gauss-Newton matrix is the Hessian, so the only approximation of `full` is
 the Gaussian itself. `class_block` keeps the diagonal blocks of that covariance; `diagonal` inverts the
-diagonal of the precision.
+diagonal of the precision; `kronecker` takes curvature and features as unrelated (K-FAC).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.curvature import SoftmaxCurvature
-from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full, Kronecker
 from bayes_clip.inference.batches import batches
 from bayes_clip.inference.program import Program
 from bayes_clip.progress import track
@@ -32,6 +32,8 @@ def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior
         return Diagonal(mode, (1 / precision).to(mode))
     if covariance == "full":
         return _full(design, mode, prior_variance, probabilities)
+    if covariance == "kronecker":
+        return _kronecker(design, mode, prior_variance, probabilities)
     if len(design) <= MOST_JOINT_ROWS:
         return _joint_blocks(design, mode, prior_variance, probabilities)
     return _streamed_blocks(design, labels, mode, prior_variance, probabilities)
@@ -68,6 +70,13 @@ def _full(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: T
     precision = torch.einsum("nij,nd,ne->idje", curvature, rows, rows).reshape(mode.numel(), mode.numel())
     precision.diagonal().add_(1 / prior_variance.double().reshape(-1))
     return Full(mode, torch.cholesky_inverse(torch.linalg.cholesky(precision)).to(mode))
+
+
+def _kronecker(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> Kronecker:
+    curvature = torch.diag(probabilities.sum(0)) - probabilities.mT @ probabilities
+    rows = design.double()
+    count = torch.full_like(curvature[0, 0], len(rows))
+    return Kronecker.from_moments(mode, prior_variance, curvature, rows.mT @ rows, count)
 
 
 def _joint_blocks(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> ClassBlock:

@@ -45,6 +45,9 @@ class CurvedBatch:
         return Batch(design, self.labels, offset)
 
 
+AnyBatch = Batch | CurvedBatch
+
+
 def projected(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
     """The batch seen through the belief, and the same with logits and Gram in float64.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.inference.linearised import CurvedBatch
+from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
 from bayes_clip.inference.sites import PyroModel, Reading, WeightSite, read_sites
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import Observation
@@ -41,6 +41,23 @@ class Program:
     logits: Callable[[Tensor, Tensor], Tensor]  # weights shaped like the mean, inputs (N, F) -> (N, K)
     linearise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]  # see `linearised`
     targets: Callable[[Tensor, Tensor], Tensor]  # inputs, labels (N,) -> what the likelihood site observes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of weights of each site, in flat order."""
+        return {site.name: site.stop - site.start for site in self.sites}
+
+    def batch(self, inputs: Tensor, labels: Tensor) -> AnyBatch:
+        """Labelled rows as the filter sees them."""
+        targets = self.targets(inputs, labels)
+        if self.is_linear:
+            design, offset = self.linearise(inputs, self.prior_mean)
+            return Batch(design, targets, offset)
+        return CurvedBatch(
+            lambda weights: self.logits(weights, inputs),
+            lambda weights: self.linearise(inputs, weights),
+            targets,
+        )
 
     def values(self, weights: Tensor) -> dict[str, Tensor]:
         """Weights (..., *shape of the mean) as the values of the sites."""
@@ -184,15 +201,6 @@ def _agree(actual: Tensor, wanted: Tensor) -> bool:
     """Equal but for rounding."""
     tolerance = 1e-4 if actual.dtype == torch.float32 else 1e-9
     return bool((actual - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1e-30))
-
-
-def curved_batch(program: Program, inputs: Tensor, targets: Tensor) -> CurvedBatch:
-    """Labelled rows of a program that is not linear, for the filter."""
-    return CurvedBatch(
-        lambda weights: program.logits(weights, inputs),
-        lambda weights: program.linearise(inputs, weights),
-        targets,
-    )
 
 
 def require_head(program: Program, what: str) -> None:

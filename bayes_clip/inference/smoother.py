@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full, VariationalDiagonal
 from bayes_clip.gaussian.cost import GIBIBYTE, free_memory
 from bayes_clip.gaussian.matrices import symmetric
 from bayes_clip.inference import kalman
 from bayes_clip.inference.kalman import STATIC, Batch, KalmanState, StepInfo
 from bayes_clip.inference.rules import Rule
+from bayes_clip.observation import SOFTMAX, Observation
 from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 
@@ -51,7 +52,11 @@ class Smoothed:
 
 
 def run_and_smooth(
-    state: KalmanState, data: Sequence[Batch], rule: Rule, state_space: StateSpace | Dynamics = STATIC
+    state: KalmanState,
+    data: Sequence[Batch],
+    rule: Rule,
+    state_space: StateSpace | Dynamics = STATIC,
+    observation: Observation = SOFTMAX,
 ) -> tuple[Smoothed, list[StepInfo]]:
     """Filter the batches and smooth what was found: the smoothed beliefs, and the filter's infos.
 
@@ -64,7 +69,7 @@ def run_and_smooth(
     check_fits(state.belief, len(data))
     states, infos = [], []
     for batch in track(data, "Filtering"):
-        state, info = kalman.update(state, batch, rule, state_space)
+        state, info = kalman.update(state, batch, rule, state_space, observation)
         states.append(state)
         infos.append(info)
     return smooth(states, state_space), infos
@@ -120,9 +125,7 @@ def _step(state: KalmanState, later: Belief, dynamics: Dynamics) -> tuple[Belief
     later_mean, later_covariance = _blocks(later)
     if dynamics.is_static:  # then the weights are the same ones, and no solve should blur that
         return later, later_covariance
-    noise = dynamics.noise * state.prior_variance
-    predicted = state.belief.diffuse(state.prior_mean, dynamics.decay, noise)
-    predicted_mean, predicted_covariance = _blocks(predicted)
+    predicted_mean, predicted_covariance = _blocks(kalman.propagated(state, dynamics))
     size = mean.shape
     decay = torch.as_tensor(dynamics.decay, dtype=mean.dtype, device=mean.device)
     decay = decay.expand(state.belief.mean.shape).reshape(size)
@@ -134,14 +137,15 @@ def _step(state: KalmanState, later: Belief, dynamics: Dynamics) -> tuple[Belief
         )
     gain = torch.cholesky_solve(decay[:, :, None] * covariance, factor).mT  # P γ (P⁻)⁻¹, both symmetric
     kept = torch.eye(size[1]).to(mean) - gain * decay[:, None, :]
-    spread = later_covariance + torch.diag_embed(noise.to(mean).reshape(size))
+    noise = (dynamics.noise * state.prior_variance).to(mean).reshape(size)
+    spread = later_covariance + torch.diag_embed(noise)
     smoothed_mean = mean + (gain @ (later_mean - predicted_mean)[..., None])[..., 0]
     smoothed = kept @ covariance @ kept.mT + gain @ spread @ gain.mT
     return _belief(state.belief, smoothed_mean, symmetric(smoothed)), later_covariance @ gain.mT
 
 
 def _check_family(belief: Belief) -> None:
-    if not isinstance(belief, (Full, ClassBlock, Diagonal)):
+    if not isinstance(belief, Full | ClassBlock | Diagonal | VariationalDiagonal):
         raise UserError(
             f"smoother: there is none for {type(belief).__name__}; "
             "use --covariance full, class_block or diagonal"
@@ -154,15 +158,18 @@ def _blocks(belief: Belief) -> tuple[Tensor, Tensor]:
         return belief.mean.double().reshape(1, -1), symmetric(belief.covariance.double())[None]
     if isinstance(belief, ClassBlock):
         return belief.mean.double(), symmetric(belief.covariance.double())
-    variance = cast(Diagonal, belief).variance.double()
+    variance = cast(Diagonal | VariationalDiagonal, belief).variance.double()
     return belief.mean.double().reshape(-1, 1), variance.reshape(-1, 1, 1)
 
 
 def _belief(like: Belief, mean: Tensor, covariance: Tensor) -> Belief:
     """The belief of the family and dtype of `like` with these blocks."""
     shaped = mean.reshape(like.mean.shape).to(like.mean)
-    if isinstance(like, Diagonal):
-        return replace(like, mean=shaped, variance=covariance.reshape(like.variance.shape).to(like.variance))
+    if isinstance(like, Diagonal | VariationalDiagonal):
+        variance = covariance.reshape(shaped.shape).to(shaped)
+        if isinstance(like, Diagonal):
+            return replace(like, mean=shaped, variance=variance)
+        return replace(like, mean=shaped, precision=1 / variance)
     matrices = cast(Full | ClassBlock, like)
     whole = covariance.reshape(matrices.covariance.shape).to(matrices.covariance)
     return replace(matrices, mean=shaped, covariance=whole)

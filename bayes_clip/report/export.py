@@ -6,17 +6,72 @@ one nested mapping and gives an xarray `DataTree`. Both have the same groups, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
+from xarray import DataArray
 
-OBSERVED = "labels"  # the name of the observed variable in every group
+from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.posterior import Posterior
+from bayes_clip.report.draws import attributes, draw
+
+OBSERVED = "labels"  # the name of the observed variable in every group of `from_draws`
+DRAWS = 500
 
 
 def to_arviz(
+    posterior: Posterior,
+    features: Tensor,
+    labels: Tensor,
+    draws: int = DRAWS,
+    seed: int = 0,
+    thin: int = 1,
+    steps: Sequence[StepInfo] = (),
+) -> Any:
+    """Any posterior as ArviZ's `InferenceData` (0.x) or `DataTree` (1.x), all groups in one call.
+
+    `features` (N, D) and `labels` (N,): the rows that the data groups are about. Leave-one-out needs the rows
+    that the posterior was fitted to (``task.support_features``); rows it never saw make the predictive checks
+    out of sample, and `loo` meaningless. Draws are independent, except those of a chain (`nuts`), which are
+    exported evenly spaced and never more than there are. `seed`: of the draws; the caller's random numbers
+    stay as they were. `thin`: keep every `thin`-th feature of weights (C, D), whose coordinates say which.
+    `steps`: the infos of a filter's batches, as in ``fit(...).steps``.
+
+    Groups: `posterior` (the program's sites; classes by name), `posterior_predictive` (labels drawn),
+    `log_likelihood`, `observed_data`, and `sample_stats`: `lp`, the log joint density of the draw and these
+    labels under the program, nats; `lq`, its log density under the posterior (Gaussians only), so that
+    leave-one-out for approximate posteriors works; and over the dimension `step` a filter's scores.
+    The attributes say engine, covariance, rule, prior variance, backbone and versions.
+
+    Raises:
+        UserError: fewer than one draw, labels that do not fit the features, or features that do not fit the
+            posterior.
+    """
+    drawn = draw(posterior, features, labels, draws, seed)
+    site = drawn.observed
+    classes, width = len(posterior.class_names), features.shape[1]
+    dims = {name: _dims(name, values.shape[1:], classes, width) for name, values in drawn.weights.items()}
+    groups: dict[str, dict[str, np.ndarray]] = {
+        "posterior": _one_chain(
+            {name: _thinned(values, dims[name], thin) for name, values in drawn.weights.items()}
+        ),
+        "posterior_predictive": _one_chain({site: drawn.predictive}),
+        "log_likelihood": _one_chain({site: drawn.log_likelihood}),
+        "sample_stats": _one_chain(drawn.densities),
+        "observed_data": {site: drawn.values},
+    }
+    coords = {"class": np.asarray(posterior.class_names), "feature": np.arange(width)[::thin]}
+    data = _build(groups, attributes(posterior, seed), dims | {site: ["row"]}, coords)
+    for name, values in _step_scores(steps).items():
+        data["sample_stats"][name] = DataArray(values, dims="step")
+    return data
+
+
+def from_draws(
     posterior_samples: Mapping[str, ArrayLike],
     log_likelihood: ArrayLike | None = None,
     posterior_predictive: ArrayLike | None = None,
@@ -24,7 +79,7 @@ def to_arviz(
     sample_stats: Mapping[str, ArrayLike] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Draws of a posterior as ArviZ's `InferenceData` (0.x) or `DataTree` (1.x), one chain.
+    """Draws from anywhere as ArviZ's `InferenceData` (0.x) or `DataTree` (1.x), one chain.
 
     `posterior_samples`: site name -> (draws, ...). `log_likelihood` and `posterior_predictive` (draws, N):
     of each of N labels; `observed` (N,): the labels. `sample_stats`: name -> (draws, ...). `attrs`: text
@@ -46,19 +101,50 @@ def to_arviz(
     return _build(groups, {"inference_library": "bayes_clip", **(attrs or {})})
 
 
-def _build(groups: dict[str, dict[str, np.ndarray]], attrs: dict[str, Any]) -> Any:
+def _build(
+    groups: dict[str, dict[str, np.ndarray]],
+    attrs: dict[str, Any],
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, ArrayLike] | None = None,
+) -> Any:
     import arviz  # here, because it takes seconds to import and few need it
 
     if int(version("arviz").split(".")[0]) == 0:
-        keywords: dict[str, Any] = {**groups, "posterior_attrs": attrs}
+        keywords: dict[str, Any] = {**groups, "posterior_attrs": attrs, "dims": dims, "coords": coords}
         return arviz.from_dict(**keywords)
     nested: Any = groups
-    return arviz.from_dict(nested, attrs={"posterior": attrs})
+    return arviz.from_dict(nested, attrs={"posterior": attrs}, dims=dims, coords=coords)
 
 
 def _one_chain(samples: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """(draws, ...) -> (1, draws, ...); tensors come as they are, on the CPU."""
     return {name: np.asarray(values)[np.newaxis] for name, values in samples.items()}
+
+
+def _dims(site: str, shape: tuple[int, ...], classes: int, features: int) -> list[str]:
+    """Names of a site's dimensions: `class` where there are C of them first, `feature` where D last."""
+    names = [f"{site}_dim_{axis}" for axis in range(len(shape))]
+    if shape and shape[0] == classes:
+        names[0] = "class"
+    if len(shape) > 1 and shape[-1] == features:
+        names[-1] = "feature"
+    return names
+
+
+def _thinned(values: np.ndarray, dims: Sequence[str], thin: int) -> np.ndarray:
+    """Every `thin`-th feature of a site's draws, if it has features."""
+    return values[..., ::thin] if dims and dims[-1] == "feature" else values
+
+
+def _step_scores(steps: Sequence[StepInfo]) -> dict[str, np.ndarray]:
+    """Rows, prequential score and log evidence (nats) of each of a filter's batches, (steps,)."""
+    if not steps:
+        return {}
+    return {
+        "rows": np.array([step.rows for step in steps]),
+        "prequential_score": np.array([float(step.prequential_score) for step in steps]),
+        "log_evidence": np.array([float(step.change.log_evidence) for step in steps]),
+    }
 
 
 def _check(groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 
 import bayes_clip as bc
 from bayes_clip.errors import UserError
-from bayes_clip.evaluation.holdout import FILE_NAME, HeldOut, hold_out, load_held_out, save_with_held_out
+from bayes_clip.evaluation.holdout import HeldOut, hold_out, load_held_out, save_with_held_out
 from bayes_clip.evaluation.verdicts import VERDICT_COLUMNS, check_backbone, judge, save_verdicts
+from bayes_clip.storage import JSON_NAME
 
 CLASSES, DIMENSION = 3, 6
 
@@ -107,9 +109,29 @@ def test_kept_beside_the_posterior_and_never_beside_another(tmp_path: Path) -> N
 
 
 def test_damaged_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(b"no safetensors")
-    with pytest.raises(UserError, match=FILE_NAME):
+    few = task(shots=2)
+    posterior = bc.fit(few, SETTINGS).posterior
+    save_with_held_out(posterior, hold_out(few, posterior), tmp_path)
+    (path,) = tmp_path.glob("held_out-*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"{path.name}: was truncated or changed .*fit again"):
         load_held_out(tmp_path)
+
+
+def test_what_the_first_format_held_out_is_still_read(tmp_path: Path) -> None:
+    few = task(shots=2)
+    posterior = bc.fit(few, SETTINGS).posterior
+    held = hold_out(few, posterior)
+    save_with_held_out(posterior, held, tmp_path)
+    (path,) = tmp_path.glob("held_out-*.safetensors")
+    path.rename(tmp_path / "held_out.safetensors")
+    described = json.loads((tmp_path / JSON_NAME).read_text())
+    first = {key: value for key, value in described.items() if key not in ("held_out", "stream", "numbers")}
+    (tmp_path / JSON_NAME).write_text(json.dumps({**first, "format": 1}))
+    read = load_held_out(tmp_path)
+    assert held is not None and read is not None and np.array_equal(read.novelty, held.novelty)
+    save_with_held_out(posterior, None, tmp_path)
+    assert load_held_out(tmp_path) is None and len(list(tmp_path.iterdir())) == 2
 
 
 def test_verdicts_are_written_whole(tmp_path: Path) -> None:

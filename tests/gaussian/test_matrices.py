@@ -19,6 +19,7 @@ def test_a_root_times_itself_is_the_covariance_even_a_singular_one(seed: int, ra
     wanted = covariances(seed, rank)
     root = root_of(wanted)
     assert_near(root @ root.mT, wanted)
+    assert_near(root, root.mT)
 
 
 @given(st.integers(0, 99))

@@ -72,6 +72,14 @@ def test_default_batches_are_whole_shots_of_at_least_about_32_rows() -> None:
     ]
 
 
+def test_default_batches_of_a_joint_covariance_hold_at_most_1024_logits() -> None:
+    for covariance in ("full", "kronecker", "low_rank"):
+        assert [default_batch_size(classes, covariance) for classes in (3, 32, 47, 2000)] == [30, 32, 21, 1]
+    assert default_batch_size(47, "class_block") == default_batch_size(47) == 47
+    rows = batches(torch.arange(94) % 47, 47, "balanced", None, 0, "kronecker")
+    assert [len(part) for part in rows] == [21, 21, 21, 21, 10]
+
+
 def test_unknown_orders_and_empty_batches_are_refused() -> None:
     labels = torch.tensor([0, 1])
     with pytest.raises(UserError, match=r"--order ballanced: .* Did you mean 'balanced'"):

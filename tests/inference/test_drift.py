@@ -13,6 +13,7 @@ from bayes_clip.inference import kalman
 from bayes_clip.inference.drift import GRID, Drift, estimate_process_noise, forgetting
 from bayes_clip.inference.kalman import Batch, StepInfo
 from bayes_clip.inference.rules import RULES
+from bayes_clip.inference.stream import run
 from bayes_clip.state_space import StateSpace
 
 
@@ -93,7 +94,7 @@ def drifting_problem(angle: float) -> SmallProblem:
 def estimate(problem: SmallProblem) -> Drift:
     state, data = kalman.init(problem.mean, problem.variance, "full"), stream(problem, 5)
     return estimate_process_noise(
-        lambda noise: kalman.run(state, data, RULES["iterated"], StateSpace(1.0, noise))[1]
+        lambda noise: run(state, data, RULES["iterated"], StateSpace(1.0, noise))[1]
     )
 
 
@@ -115,7 +116,7 @@ def test_the_score_of_a_label_does_not_know_the_label() -> None:
     other = [*data[:2], Batch(data[2].design, (data[2].labels + 1) % 3)]
     for noise in (0.0, 0.1):
         scores = [
-            [float(info.prequential_score) for info in kalman.run(state, one, RULES["plain"], space)[1]]
+            [float(info.prequential_score) for info in run(state, one, RULES["plain"], space)[1]]
             for one in (data, other)
             for space in (StateSpace(1.0, noise),)
         ]

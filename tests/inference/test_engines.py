@@ -13,7 +13,15 @@ from torch import Tensor
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
-from bayes_clip.gaussian import ClassBlock, Diagonal, Full, cost
+from bayes_clip.gaussian import (
+    ClassBlock,
+    Diagonal,
+    Full,
+    Kronecker,
+    LowRankPrecision,
+    VariationalDiagonal,
+    cost,
+)
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES, engines, mcmc
 from bayes_clip.inference import laplace as laplace_module
@@ -27,10 +35,14 @@ ARMS = [
 KINDS = {
     ("ekf", "class_block"): ClassBlock,
     ("ekf", "diagonal"): Diagonal,
+    ("ekf", "diagonal_variational"): VariationalDiagonal,
     ("ekf", "full"): Full,
+    ("ekf", "kronecker"): Kronecker,
+    ("ekf", "low_rank"): LowRankPrecision,
     ("laplace", "class_block"): ClassBlock,
     ("laplace", "diagonal"): Diagonal,
     ("laplace", "full"): Full,
+    ("laplace", "kronecker"): Kronecker,
     ("vi", "diagonal"): Diagonal,
     ("vi", "low_rank"): LowRank,
     ("map", None): Point,

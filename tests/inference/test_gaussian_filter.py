@@ -10,7 +10,7 @@ from naive_twins import jacobian
 from small_problems import assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip.inference import kalman
+from bayes_clip.inference import kalman, stream
 from bayes_clip.inference.kalman import Batch, KalmanState, StepInfo
 from bayes_clip.inference.rules import RULES
 from bayes_clip.observation import Gaussian
@@ -38,7 +38,7 @@ def filtered(
 ) -> tuple[KalmanState, list[StepInfo]]:
     state = kalman.init(PROBLEM.mean, PROBLEM.variance, family)
     data = [Batch(PROBLEM.design[rows], VALUES[rows]) for rows in pieces]
-    return kalman.run(state, data, RULES[rule], passes=passes, observation=NOISE)
+    return stream.run(state, data, RULES[rule], passes=passes, observation=NOISE)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))

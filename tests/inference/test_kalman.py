@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full
-from bayes_clip.inference import kalman
+from bayes_clip.inference import kalman, stream
 from bayes_clip.inference.kalman import Batch, KalmanState
 from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.rules import RULES
@@ -66,9 +66,9 @@ def test_relinearising_a_quadratic_changes_nothing(family: str) -> None:
     problem = small_problem(rows=9)
     data, observed = observing(problem.design, problem.logits + 1.0, 3), {"observation": gaussian(0.3)}
     rule = RULES["iterated"]
-    once, _ = kalman.run(start(problem, family), data, rule, **observed)
+    once, _ = stream.run(start(problem, family), data, rule, **observed)
     for passes, order in ((5, data), (1, data[::-1]), (2, data[::-1])):
-        again, _ = kalman.run(start(problem, family), order, rule, passes=passes, **observed)
+        again, _ = stream.run(start(problem, family), order, rule, passes=passes, **observed)
         assert_near(again.belief.mean, once.belief.mean)
         assert_near(covariance_of(again.belief), covariance_of(once.belief))
 
@@ -84,7 +84,7 @@ def test_a_drifting_stream_is_pyros_gaussian_hmm(decay: float, process_noise: fl
     space = StateSpace(decay, process_noise)
     data = observing(problem.design, values, 1)
     state = kalman.init(still, problem.variance, "full")
-    state, infos = kalman.run(state, data, RULES["expected"], space, observation=gaussian(noise))
+    state, infos = stream.run(state, data, RULES["expected"], space, observation=gaussian(noise))
     assert state.steps == len(infos) == steps
 
     size, variance = classes * features, problem.variance.reshape(-1)
@@ -154,9 +154,9 @@ def test_the_first_batch_can_be_taken_out_after_the_second(family: str) -> None:
 def test_passes_over_a_single_batch_never_count_it_twice(family: str, rule: str) -> None:
     problem = small_problem()
     data = batches_of(problem, 12)
-    once, _ = kalman.run(start(problem, family), data, RULES[rule])
+    once, _ = stream.run(start(problem, family), data, RULES[rule])
     for passes in (2, 4):
-        again, _ = kalman.run(start(problem, family), data, RULES[rule], passes=passes)
+        again, _ = stream.run(start(problem, family), data, RULES[rule], passes=passes)
         assert_near(again.belief.mean, once.belief.mean)
         assert_near(covariance_of(again.belief), covariance_of(once.belief))
 
@@ -167,7 +167,7 @@ def test_passes_of_the_iterated_rule_approach_the_mode(family: str) -> None:
     mode, covariance = mode_and_covariance(problem)
     distances = []
     for passes in (1, 3, 9, 40):
-        state, _ = kalman.run(
+        state, _ = stream.run(
             start(problem, family), batches_of(problem, 4), RULES["iterated"], passes=passes
         )
         distances.append(float((state.belief.mean - mode).abs().max()))
@@ -222,7 +222,7 @@ def test_beliefs_stay_positive_over_many_batches_in_float32() -> None:
     single = kalman.init(problem.mean.float(), problem.variance.float(), "class_block")
     data = [Batch(batch.design.float(), batch.labels) for batch in batches_of(problem, 8)]
     for rule in ("expected", "iterated"):
-        state, _ = kalman.run(single, data, RULES[rule], passes=2)
+        state, _ = stream.run(single, data, RULES[rule], passes=2)
         assert isinstance(state.belief, ClassBlock)
         assert float(torch.linalg.eigvalsh(state.belief.covariance).min()) > 0
 
@@ -241,4 +241,4 @@ def test_passes_that_make_no_sense_are_refused(
 ) -> None:
     problem = small_problem()
     with pytest.raises(UserError, match=message):
-        kalman.run(start(problem, family), batches_of(problem, 6), RULES["plain"], space, passes)
+        stream.run(start(problem, family), batches_of(problem, 6), RULES["plain"], space, passes)

@@ -14,12 +14,12 @@ from small_problems import SmallProblem, assert_near, small_problem
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import Belief, Diagonal, Full
-from bayes_clip.gaussian.gram import BlockGram
-from bayes_clip.inference import kalman, smoother
+from bayes_clip.gaussian import Belief, Full
+from bayes_clip.inference import kalman, smoother, stream
 from bayes_clip.inference.kalman import Batch, KalmanState
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.smoother import run_and_smooth, smooth
+from bayes_clip.observation import Gaussian
 from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 
 NOISE = 0.4
@@ -27,7 +27,7 @@ SPACES = [StateSpace(0.8), StateSpace(1.0, 0.2), StateSpace(0.7, 0.3), StateSpac
 
 
 def covariance_of(belief: Belief) -> Tensor:
-    return belief.variance if isinstance(belief, Diagonal) else belief.covariance
+    return belief.variance if hasattr(belief, "variance") else belief.covariance  # type: ignore[attr-defined]
 
 
 def observed_values(problem: SmallProblem, seed: int = 5) -> Tensor:
@@ -39,24 +39,11 @@ def observed_values(problem: SmallProblem, seed: int = 5) -> Tensor:
 def filtered(
     problem: SmallProblem, values: Tensor, size: int, space: StateSpace | Dynamics, family: str
 ) -> list[KalmanState]:
-    """The filter's states where each batch of `size` rows shows its logits with variance NOISE.
-
-    Written with the belief's own methods: a Gaussian observation is a site of precision 1 / NOISE.
-    """
-    dynamics, states = as_dynamics(space), []
-    state = kalman.init(problem.mean, problem.variance, family)
+    """The filter's states where each batch of `size` rows shows its logits with variance NOISE."""
+    shown = Gaussian(torch.tensor(NOISE, dtype=torch.float64))
+    state, states = kalman.init(problem.mean, problem.variance, family), []
     for design, seen in zip(problem.design.split(size), values.split(size), strict=True):
-        belief = state.belief
-        if state.steps:
-            belief = belief.diffuse(state.prior_mean, dynamics.decay, dynamics.noise * state.prior_variance)
-        projection = belief.project(design)
-        gram = projection.gram.double()
-        own = torch.full_like(seen, 1 / NOISE)
-        precision = own if isinstance(gram, BlockGram) else torch.diag_embed(own)
-        dual, _ = gram.given_sites(precision, seen / NOISE, projection.logits.double())
-        downdate = gram.site_downdate(precision)
-        belief = belief.condition(projection, dual.to(design), downdate.to(design))
-        state = replace(state, belief=belief, steps=state.steps + 1)
+        state, _ = kalman.update(state, Batch(design, seen), RULES["plain"], space, shown)
         states.append(state)
     return states
 
@@ -74,9 +61,9 @@ def joint(problem: SmallProblem, values: Tensor, size: int, space: StateSpace | 
 
 
 def flat_covariance(belief: Belief) -> Tensor:
-    if isinstance(belief, Diagonal):
-        return torch.diag(belief.variance.reshape(-1))
     covariance = covariance_of(belief)
+    if covariance.shape == belief.mean.shape:
+        return torch.diag(covariance.reshape(-1))
     return covariance if covariance.ndim == 2 else torch.block_diag(*covariance)
 
 
@@ -99,12 +86,15 @@ def test_the_smoother_is_the_joint_gaussian_of_all_steps(family: str, space: Sta
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_diagonal_smoother_is_exact_where_every_weight_is_seen_alone(space: StateSpace) -> None:
+@pytest.mark.parametrize("family", ["diagonal", "diagonal_variational"])
+def test_diagonal_smoothers_are_exact_where_every_weight_is_seen_alone(
+    family: str, space: StateSpace
+) -> None:
     problem = small_problem(classes=2, features=3, rows=6)
     problem = SmallProblem(torch.eye(3).double().repeat(2, 1), problem.labels, problem.mean, problem.variance)
     values = observed_values(problem)
     wanted = joint(problem, values, 1, space)
-    found = smooth(filtered(problem, values, 1, space, "diagonal"), space, lag_one=True)
+    found = smooth(filtered(problem, values, 1, space, family), space, lag_one=True)
     for index, belief in enumerate(found.beliefs):
         mean, covariance = wanted.step(index)
         assert_near(belief.mean.reshape(-1), mean)
@@ -127,13 +117,13 @@ def test_decay_and_noise_of_each_weight(family: str) -> None:
         assert_near(flat_covariance(belief), covariance)
 
 
-@pytest.mark.parametrize("family", ["full", "class_block", "diagonal"])
+@pytest.mark.parametrize("family", ["full", "class_block", "diagonal", "diagonal_variational"])
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_without_process_noise_every_step_is_the_last(family: str, rule: str) -> None:
     problem = small_problem(rows=12)
     state = kalman.init(problem.mean, problem.variance, family)
     data = [Batch(problem.design[rows], problem.labels[rows]) for rows in torch.arange(12).split(3)]
-    last, infos = kalman.run(state, data, RULES[rule])
+    last, infos = stream.run(state, data, RULES[rule])
     found, same = run_and_smooth(state, data, RULES[rule])
     assert len(found.beliefs) == len(same) == len(infos) == 4
     for belief in found.beliefs:
@@ -147,7 +137,7 @@ def test_without_process_noise_every_step_is_the_last(family: str, rule: str) ->
     seed=st.integers(0, 10_000),
     decay=st.floats(0.3, 1.0),
     noise=st.floats(1e-4, 2.0),
-    family=st.sampled_from(["full", "class_block", "diagonal"]),
+    family=st.sampled_from(["full", "class_block", "diagonal", "diagonal_variational"]),
 )
 def test_later_batches_only_sharpen_a_belief(seed: int, decay: float, noise: float, family: str) -> None:
     """Softmax labels: the last step is the filter's; elsewhere P − Pˢ and Pˢ are positive semidefinite."""

@@ -30,12 +30,13 @@ def dense_precision(belief: PrecisionBelief) -> Tensor:
 
 
 def plain_step(belief: Family, design: Tensor, labels: Tensor) -> Family:
-    """The extended Kalman update through the belief's own projection."""
+    """The extended Kalman update through the belief's own projection, its small systems in float64."""
     projection = belief.project(design)
-    curvature = SOFTMAX.curvature(projection.logits)
-    residual = SOFTMAX.target(labels, projection.logits) - SOFTMAX.response(projection.logits)
-    dual = projection.gram.newton(curvature, torch.zeros_like(residual), residual)
-    return belief.condition(projection, dual, projection.gram.downdate(curvature))
+    logits, gram = projection.logits.double(), projection.gram.double()
+    curvature = SOFTMAX.curvature(logits)
+    residual = SOFTMAX.target(labels, logits) - SOFTMAX.response(logits)
+    dual = gram.newton(curvature, torch.zeros_like(residual), residual)
+    return belief.condition(projection, dual.to(design), gram.downdate(curvature).to(design))
 
 
 def rows_of(design: Tensor, classes: int) -> Tensor:

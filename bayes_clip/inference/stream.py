@@ -1,0 +1,173 @@
+"""The loop that feeds a filter, one batch after another, and where it stands: it can stop and go on anywhere.
+
+A second pass replaces each batch's contribution (its site is taken out before it is put in again, as in
+expectation propagation), so no datum counts twice. A later run may sweep over the batches of an earlier one
+if their sites were kept (`Kept`). What a run leaves behind depends on the state, the sites and the batches
+alone, to the last bit, wherever it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from bayes_clip.errors import UserError
+from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Full
+from bayes_clip.inference.kalman import (
+    STATIC,
+    KalmanState,
+    Site,
+    StepInfo,
+    put_in,
+    take_out,
+    update,
+)
+from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
+from bayes_clip.inference.rules import Rule
+from bayes_clip.observation import SOFTMAX, Observation
+from bayes_clip.progress import track
+from bayes_clip.state_space import Dynamics, StateSpace
+
+Tensors = TypeVar("Tensors", bound=Any)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Labelled rows that later passes sweep again: N rows in B batches, and what each batch said."""
+
+    inputs: Tensor  # (N, F) in the order in which they were fed
+    labels: Tensor  # (N,)
+    sizes: tuple[int, ...]  # rows of each batch, length B
+    sites: tuple[Site, ...]  # length B
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a posterior carries, beside its belief, so that labels can be added to it."""
+
+    prior_mean: Tensor  # the shape of the belief's mean
+    prior_variance: Tensor  # the same
+    steps: int  # batches seen: before each but the very first one, time passes
+    kept: Kept | None = None  # None for a one-pass rule, whose updates all cost the same
+    updates: int = 0  # since the fit: more labels, or other classes
+
+    def state(self, belief: Belief) -> KalmanState:
+        """The filter's state."""
+        return KalmanState(belief, self.prior_mean, self.prior_variance, self.steps)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run feeds, and how."""
+
+    data: Sequence[AnyBatch]
+    rule: Rule
+    state_space: StateSpace | Dynamics = STATIC
+    observation: Observation = SOFTMAX
+    passes: int = 1
+    known: int = 0  # batches at the beginning of `data` that the belief knows: the first pass leaves them out
+    keeps_sites: bool = False  # always so above one pass
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a run stands: the state, the sites of the batches so far, and the batch that comes next."""
+
+    state: KalmanState
+    sites: tuple[Site, ...] = ()
+    sweep: int = 0
+    index: int = 0
+
+
+def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
+    """Feed the batches from `cursor` on; yields where the run stands after each, and its info.
+
+    The first pass feeds the batches from `known` on, each further one all of them.
+
+    Raises:
+        UserError: more than one pass, or sites to keep, with a dynamic state space or a covariance that keeps
+            too little to take a batch out again.
+    """
+    keeps = course.keeps_sites or course.passes > 1 or course.known > 0
+    check_passes(course, cursor.state, keeps)
+    for sweep in range(cursor.sweep, course.passes):
+        first = max(cursor.index, course.known if sweep == 0 else 0)
+        count = f", pass {sweep + 1} of {course.passes}" if course.passes > 1 else ""
+        for index in track(range(first, len(course.data)), f"Filtering{count}"):
+            batch = course.data[index]
+            if keeps:
+                state, info, sites = _swept(course, cursor, index, _linear(batch))
+            else:
+                state, info = update(cursor.state, batch, course.rule, course.state_space, course.observation)
+                sites = ()
+            state = replace(state, belief=canonical(state.belief))
+            cursor = Cursor(state, sites, sweep, index + 1)
+            yield cursor, info
+        cursor = replace(cursor, sweep=sweep + 1, index=0)
+
+
+def run(
+    state: KalmanState,
+    data: Sequence[AnyBatch],
+    rule: Rule,
+    state_space: StateSpace | Dynamics = STATIC,
+    passes: int = 1,
+    observation: Observation = SOFTMAX,
+) -> tuple[KalmanState, list[StepInfo]]:
+    """Feed the batches in order; each further pass replaces every batch's contribution in turn.
+
+    Returns the last state and the infos of the last pass. Refusals as in `walk`.
+    """
+    steps = list(walk(Course(data, rule, state_space, observation, passes), Cursor(state)))
+    return steps[-1][0].state, [info for _, info in steps[-len(data) :]]
+
+
+def check_passes(course: Course, state: KalmanState, keeps: bool) -> None:
+    """Refuse passes that the state space or the covariance cannot follow."""
+    if course.passes < 1:
+        raise UserError(f"--passes {course.passes}: must be at least 1")
+    if keeps and not course.state_space.is_static:
+        raise UserError("--passes above 1 with --decay or --process-noise: a drifting stream is seen once")
+    if keeps and not isinstance(state.belief, ClassBlock | Full):
+        name = next(name for name, kind in FAMILIES.items() if isinstance(state.belief, kind))
+        raise UserError(
+            f"--passes above 1 with --covariance {name}: it keeps too little to take a batch out again; "
+            "use class_block or full"
+        )
+
+
+def canonical(tensors: Tensors) -> Tensors:
+    """The same numbers, laid out in memory as a file would give them back.
+
+    Matrix products may round otherwise where memory is laid out otherwise; a run that goes on from a file
+    must not be told from one that was never interrupted.
+    """
+    plain = {field.name: getattr(tensors, field.name) for field in fields(tensors)}
+    moved = {name: _plain(value) for name, value in plain.items() if isinstance(value, Tensor)}
+    return replace(tensors, **moved)
+
+
+def _swept(
+    course: Course, cursor: Cursor, index: int, batch: Batch
+) -> tuple[KalmanState, StepInfo, tuple[Site, ...]]:
+    state, sites = cursor.state, cursor.sites
+    if index < len(sites):
+        state = take_out(state, batch, sites[index])
+    state, info, site = put_in(state, batch, course.rule, course.observation)
+    return state, info, (*sites[:index], canonical(site), *sites[index + 1 :])
+
+
+def _linear(batch: AnyBatch) -> Batch:
+    if isinstance(batch, CurvedBatch):
+        raise UserError("--passes above 1 with logits that are not linear in the weights: one pass only")
+    return batch
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    if tensor.stride() == torch.empty(tensor.shape, device="meta").stride():
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,138 @@
+"""Draws of a posterior with what the program says of each: labels, log-likelihood and log densities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from bayes_clip.errors import UserError
+from bayes_clip.gaussian.point import Draws
+from bayes_clip.posterior import Posterior
+from bayes_clip.predictive import NUMBERS_PER_CHUNK
+from bayes_clip.randomness import own_random_numbers
+from bayes_clip.versions import installed_versions
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """S draws of the weights, each with what it says of N labelled rows; arrays on the CPU."""
+
+    observed: str  # name of the program's observed site
+    values: np.ndarray  # (N,) the labels, as the program observes them
+    weights: dict[str, np.ndarray]  # site -> (S, ...)
+    predictive: np.ndarray  # (S, N) labels drawn
+    log_likelihood: np.ndarray  # (S, N) nats, of the labels given
+    densities: dict[str, np.ndarray]  # lp and, for Gaussians, lq: (S,) nats
+
+
+@torch.no_grad()
+def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, seed: int) -> Drawn:
+    """Draw weights from the posterior and run the program with each of them on features (N, D).
+
+    Raises:
+        UserError: fewer than one draw, labels that do not fit the features, or features that do not fit the
+            posterior.
+    """
+    if draws < 1:
+        raise UserError(f"draws={draws}: must be at least 1")
+    if labels.shape != features.shape[:1]:
+        raise UserError(
+            f"labels of shape {tuple(labels.shape)} for {len(features)} rows of features; give one each"
+        )
+    rows = posterior._checked(features)
+    labels = labels.to(rows.device)
+    with own_random_numbers(rows.device, seed), pyro.validation_enabled(False):  # which vmap cannot do
+        flat, log_density = _flat_weights(posterior, draws)
+        site = _observed_site(posterior, flat[0], rows, labels)
+        at_once = max(1, NUMBERS_PER_CHUNK // (len(rows) * len(posterior.class_names)))
+        run = partial(_run, posterior, rows, labels, site["name"])
+        every = torch.vmap(run, randomness="different", chunk_size=at_once)
+        weights, predicted, log_likelihood, log_prior = every(flat)
+    densities = {"lp": _array(log_prior.double() + log_likelihood.double().sum(-1))}
+    if log_density is not None:
+        densities["lq"] = _array(log_density.double())
+    return Drawn(
+        observed=site["name"],
+        values=_array(site["value"]),
+        weights={name: _array(value) for name, value in weights.items()},
+        predictive=_array(predicted),
+        log_likelihood=_array(log_likelihood),
+        densities=densities,
+    )
+
+
+def attributes(posterior: Posterior, seed: int) -> dict[str, str | int | float]:
+    """What a reader of the file should know of the fit; what is unknown is left out (netCDF has no None)."""
+    source = posterior.source
+    settings = source.settings
+    known: dict[str, str | int | float | None] = {
+        "inference_library": "bayes_clip",
+        "model": settings.model,
+        "engine": settings.engine,
+        "covariance": settings.family or None,
+        "rule": settings.update_rule if settings.engine == "ekf" else None,
+        "prior_variance": source.prior_variance,
+        "covariance_scale": source.covariance_scale,
+        "predictive": posterior.predictive,
+        "weights": type(posterior.weights).__name__,
+        "task": source.task,
+        "shots": source.shots,
+        "support_seed": source.seed,
+        "support_rows": source.support_rows,
+        "backbone": source.backbone,
+        "fit_seed": settings.seed,
+        "draws_seed": seed,
+    }
+    known |= {f"version_{name}": value for name, value in installed_versions().items()}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _flat_weights(posterior: Posterior, draws: int) -> tuple[Tensor, Tensor | None]:
+    """Flat weights (S, P) and their log density (S,), None where there is none: a point, or a chain."""
+    if isinstance(posterior.weights, Draws):
+        samples = posterior.weights.samples.flatten(1)
+        picked = torch.linspace(0, len(samples) - 1, min(draws, len(samples))).round().long()
+        return samples[picked.to(samples.device)], None
+    distribution = posterior.get_posterior()
+    flat = distribution.sample(torch.Size([draws]))
+    return flat, None if posterior.is_point else distribution.log_prob(flat)
+
+
+def _run(
+    posterior: Posterior, rows: Tensor, labels: Tensor, observed: str, flat: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """The program with the weights (P,) fixed: by site, new labels, log p of those given, log prior."""
+    weights, sites = _traced(posterior, flat, rows, labels)
+    site = sites[observed]
+    prior = [sites[name]["fn"].log_prob(value).sum() for name, value in weights.items()]
+    return weights, site["fn"].sample(), site["fn"].log_prob(site["value"]), torch.stack(prior).sum()
+
+
+def _observed_site(posterior: Posterior, flat: Tensor, rows: Tensor, labels: Tensor) -> dict[str, Any]:
+    """The program's one observed site, with the labels as it sees them."""
+    weights, sites = _traced(posterior, flat, rows, labels)
+    return next(
+        site
+        for name, site in sites.items()
+        if site["type"] == "sample" and site["is_observed"] and name not in weights
+    )
+
+
+def _traced(
+    posterior: Posterior, flat: Tensor, rows: Tensor, labels: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights by site, and the sites of the program run with them."""
+    weights = {site["name"]: value for site, value in posterior._unpack_latent(flat)}
+    trace = poutine.trace(poutine.condition(posterior.program, data=weights)).get_trace(rows, labels)
+    return weights, dict(trace.nodes)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.cpu().numpy()

@@ -1,0 +1,237 @@
+"""More labels for a posterior, new classes and classes that go: no fit is repeated.
+
+A posterior of the filter (engine ekf) carries its belief, its prior and the number of batches seen, which is
+all that a one-pass rule needs: an update costs the same however many labels came before. Fitted with several
+passes it also carries its rows and what each batch said (N F + 2 N C numbers for batches of one), so that
+later passes sweep over old and new labels together.
+
+Prior variance, covariance scale, rule, covariance and dynamics stay those of the fit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayes_clip.checkpoint import Checkpoints, request_of
+from bayes_clip.class_changes import Matched, add_classes, match_classes, remove_class
+from bayes_clip.data.encode import encode_class_names
+from bayes_clip.data.task import DEFAULT_LOGIT_SCALE, Task
+from bayes_clip.errors import UserError
+from bayes_clip.inference.feeding import feed
+from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.posterior import Posterior
+from bayes_clip.settings import FitSettings
+from bayes_clip.storage import program_file
+
+if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
+    from bayes_clip.backbone.encoder import Backbone
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How new labels are fed; None is as in the fit.
+
+    Raises:
+        UserError: a value that `FitSettings` refuses.
+    """
+
+    order: str | None = None
+    batch_size: int | None = None
+    passes: int | None = None
+
+    def settings(self, fitted: FitSettings) -> FitSettings:
+        """The fit's settings at this pace."""
+        return replace(fitted, **{name: value for name, value in asdict(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Update:
+    """A posterior that has learned more, and what happened."""
+
+    posterior: Posterior
+    rows: int  # labels learned
+    added: tuple[str, ...]  # classes
+    removed: tuple[str, ...]
+    steps: tuple[StepInfo, ...]  # of the last pass; empty where an earlier process saw some of the batches
+    seconds: float
+    notes: tuple[str, ...]  # what the user should be told
+
+    def __repr__(self) -> str:
+        changes = [f"{self.rows} labels"]
+        changes += [f"{len(self.added)} new classes"] if self.added else []
+        changes += [f"{len(self.removed)} classes removed"] if self.removed else []
+        return f"Update({', '.join(changes)}: {self.posterior!r}, {self.seconds:.2f} s)"
+
+
+@torch.no_grad()
+def update(
+    posterior: Posterior,
+    task: Task | None = None,
+    *,
+    remove: Sequence[str] = (),
+    pace: Pace | None = None,
+    backbone: Backbone | None = None,
+    templates: Sequence[str] | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Update:
+    """Learn the support rows of `task`; classes `remove` go first. `posterior` itself does not change.
+
+    Labels are matched by class name, else by number. A class that the posterior does not know enters at its
+    prior: around its text feature (from the task, else its name encoded by `backbone` with `templates`),
+    around zero where the posterior has no text. Until its labels come, what is known of the other classes
+    stays as it is, to the last bit. Query rows are not looked at. `task` may be partial.
+
+    Raises:
+        UserError: an engine that does not stream, features of another backbone or dimension, or whatever
+            `match_classes`, `add_classes`, `remove_class` and `feed` refuse.
+    """
+    start = time.perf_counter()
+    if task is None and not remove:
+        raise UserError("nothing to update: give a task, or classes to remove")
+    _refuse_still(posterior)
+    if task is not None:
+        _refuse_other_features(posterior, task)
+    for name in remove:
+        posterior = remove_class(posterior, name)
+    added: tuple[str, ...] = ()
+    steps: list[StepInfo] = []
+    notes: list[str] = []
+    if task is not None:
+        matched = match_classes(posterior.class_names, task, remove)
+        if matched.new_names:
+            posterior = _with_new(posterior, task, matched, backbone, templates)
+        added = matched.new_names
+        notes = [*matched.notes, *_other_scale(posterior, task)]
+        places = torch.tensor(matched.places)[task.support_labels]
+        posterior, steps = _learned(posterior, task.support_features, places, pace or Pace(), checkpoints)
+    assert posterior.stream is not None
+    posterior.stream = replace(posterior.stream, updates=posterior.stream.updates + 1)
+    seconds = time.perf_counter() - start
+    rows = 0 if task is None else len(task.support_labels)
+    return Update(posterior, rows, added, tuple(remove), tuple(steps), seconds, tuple(notes))
+
+
+def request_to_fit(task: Task, settings: FitSettings) -> str:
+    """The hash of all that decides what a fit gives."""
+    described = {"fit": asdict(settings), "program": program_file(settings.model)}
+    return request_of({**described, **_described(task)}, _tensors(task))
+
+
+def request_to_update(
+    task: Task | None,
+    remove: Sequence[str] = (),
+    pace: Pace | None = None,
+    backbone: Backbone | None = None,
+    templates: Sequence[str] | None = None,
+) -> str:
+    """The hash of all that decides what an update makes of a posterior."""
+    encoder = None if backbone is None else backbone.fingerprint
+    described = {
+        "update": asdict(pace or Pace()),
+        "remove": remove,
+        "encoder": encoder,
+        "templates": templates,
+    }
+    if task is None:
+        return request_of(described, {})
+    return request_of({**described, **_described(task)}, _tensors(task))
+
+
+def _learned(
+    posterior: Posterior, features: Tensor, labels: Tensor, pace: Pace, checkpoints: Checkpoints | None
+) -> tuple[Posterior, list[StepInfo]]:
+    """The posterior after rows (N, D) of its own classes."""
+    belief, stream, source = posterior.weights, posterior.stream, posterior.source
+    assert stream is not None
+    belief, stream, steps = feed(
+        belief,  # type: ignore[arg-type]  # a stream belongs to a belief
+        stream,
+        features.to(belief.mean),
+        labels.to(belief.mean.device),
+        pace.settings(source.settings),
+        classes=len(posterior.class_names),
+        program=posterior.logits.program,
+        keeper=checkpoints,
+    )
+    if not belief.mean.isfinite().all():
+        raise UserError("the update broke down (weights are NaN or infinite); try --rule expected or float64")
+    # what is asked of a posterior by shots and seed no longer describes its labels
+    source = replace(source, support_rows=source.support_rows + len(labels), shots=None, seed=None)
+    resumed = checkpoints is not None and checkpoints.resumed
+    return Posterior(posterior.program, belief, source, stream), [] if resumed else steps
+
+
+def _with_new(
+    posterior: Posterior,
+    task: Task,
+    matched: Matched,
+    backbone: Backbone | None,
+    templates: Sequence[str] | None,
+) -> Posterior:
+    """`posterior` with the task's new classes, their text from the task or the backbone."""
+    text = None
+    if task.text_features is not None:
+        text = task.text_features[list(matched.new_rows)]
+    elif backbone is not None and posterior.program.context.has_text:
+        own = posterior.source.backbone
+        if own is not None and own != backbone.fingerprint:
+            raise UserError(
+                f"--backbone {backbone.name}: its fingerprint is {backbone.fingerprint}, and the posterior "
+                f"was fitted with {own}; give the one it was fitted with"
+            )
+        text, _ = encode_class_names(backbone, matched.new_names, templates)
+    return add_classes(posterior, matched.new_names, text)
+
+
+def _refuse_still(posterior: Posterior) -> None:
+    """Refuse posteriors that labels cannot be added to."""
+    engine = posterior.source.settings.engine
+    if engine != "ekf":
+        raise UserError(f"{engine} does not stream; fit again with --engine ekf")
+    if posterior.stream is None:
+        raise UserError(
+            "this posterior was saved by an earlier version, without what it takes to go on; fit again"
+        )
+
+
+def _refuse_other_features(posterior: Posterior, task: Task) -> None:
+    expected = posterior.program.text_features.shape[1]
+    own = posterior.source.backbone
+    if own is not None and task.backbone is not None and own != task.backbone:
+        raise UserError(
+            f"{task.name}: encoded with backbone {task.backbone}, and the posterior was fitted with {own}; "
+            "give the --backbone and --pretrained that it was fitted with"
+        )
+    if task.num_features != expected:
+        raise UserError(
+            f"{task.name}: features of {task.num_features} columns where the posterior takes {expected}; "
+            "encode the images with the backbone it was fitted with"
+        )
+
+
+def _other_scale(posterior: Posterior, task: Task) -> list[str]:
+    own = posterior.program.logit_scale
+    if task.logit_scale in (own, DEFAULT_LOGIT_SCALE):
+        return []
+    return [f"{task.name}: its logit_scale {task.logit_scale:g} is not used; the posterior's is {own:g}"]
+
+
+def _described(task: Task) -> dict[str, object]:
+    return {
+        "class_names": task.class_names,
+        "logit_scale": task.logit_scale,
+        "backbone": task.backbone,
+        "task": task.name,
+        "draw": (task.shots, task.seed),
+    }
+
+
+def _tensors(task: Task) -> dict[str, Tensor]:
+    tensors = {"features": task.support_features, "labels": task.support_labels}
+    return tensors if task.text_features is None else {**tensors, "text": task.text_features}
