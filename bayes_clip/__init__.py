@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
     from bayes_clip.storage import load_posterior
+    from bayes_clip.streaming import Update, update
 
 _HOMES = {
     "AdapterModel": "bayes_clip.model",
@@ -45,6 +46,7 @@ _HOMES = {
     "Prediction": "bayes_clip.predictive",
     "Run": "bayes_clip.evaluation.results",
     "Task": "bayes_clip.data.task",
+    "Update": "bayes_clip.streaming",
     "UserError": "bayes_clip.errors",
     "compare": "bayes_clip.evaluation.comparison",
     "few_shot": "bayes_clip.data.task",
@@ -56,6 +58,7 @@ _HOMES = {
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",
     "to_arviz": "bayes_clip.report.export",
+    "update": "bayes_clip.streaming",
     "write_comparison": "bayes_clip.report.write",
 }
 
@@ -70,6 +73,7 @@ __all__ = [
     "Prediction",
     "Run",
     "Task",
+    "Update",
     "UserError",
     "compare",
     "few_shot",
@@ -81,6 +85,7 @@ __all__ = [
     "make_task",
     "summarise",
     "to_arviz",
+    "update",
     "write_comparison",
 ]
 

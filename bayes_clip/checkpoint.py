@@ -66,8 +66,6 @@ class Checkpoints:
         self._tensors: dict[str, Tensor] = {}
         if resume and (folder / JSON_NAME).is_file():
             self._read()
-        else:
-            self._describe()
         self._since, self._batches, self._cost = time.monotonic(), 0, 0.0
 
     @property
@@ -96,6 +94,7 @@ class Checkpoints:
             UserError: the checkpoint was changed.
         """
         if not self.resumed:
+            self._describe()  # says that the run has begun, and ends what an earlier one left
             return beginning
         tensors = dict(self._tensors)
         device = str(beginning.state.belief.mean.device)
@@ -131,11 +130,6 @@ class Checkpoints:
         self._since, self._batches = time.monotonic(), 0
         self._cost = self._since - begun
 
-    def remove(self) -> None:
-        """Nothing is left of the checkpoint: the posterior is written."""
-        (self.folder / JSON_NAME).unlink(missing_ok=True)
-        remove_others(self.folder, PREFIX, None)
-
     def _is_due(self, cursor: Cursor) -> bool:
         if self.every is not None:
             return self._batches >= self.every
@@ -162,6 +156,21 @@ class Checkpoints:
         self._described = found
         if "tensors" in found:
             self._tensors = read_tensors(self.folder, found, ANEW)
+
+
+def pending(folder: Path, request: str) -> str | None:
+    """What the run of `request` that has begun in `folder` and not finished starts from; None if none has."""
+    try:
+        found = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        return str(found["start"]) if found["request"] == request else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Leave nothing of a checkpoint in `folder`: the posterior is written."""
+    (folder / JSON_NAME).unlink(missing_ok=True)
+    remove_others(folder, PREFIX, None)
 
 
 def _size(cursor: Cursor) -> int:

@@ -14,6 +14,7 @@ import typer
 import bayes_clip
 from bayes_clip.cli_fitting import compare, fit
 from bayes_clip.cli_tables import complain, line, listing, show
+from bayes_clip.cli_updating import update
 from bayes_clip.cli_using import evaluate, features, predict
 from bayes_clip.errors import UserError
 
@@ -41,7 +42,7 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, fit, predict, evaluate, features):
+for command in (compare, fit, update, predict, evaluate, features):
     app.command()(command)
 
 

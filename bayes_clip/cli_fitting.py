@@ -12,6 +12,26 @@ from bayes_clip import cli_options as options
 from bayes_clip import cli_tables as tables
 from bayes_clip import cli_values as values
 
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on where the same command was stopped; ends as if it had not been.",
+        rich_help_panel=options.RUNNING,
+    ),
+]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="N",
+        min=1,
+        help="Batches between checkpoints.",
+        show_default="as often as 5 % of the time allows",
+        rich_help_panel=options.RUNNING,
+    ),
+]
+
 
 def compare(
     context: typer.Context,
@@ -108,9 +128,13 @@ def fit(
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    resume: Resume = False,
+    checkpoint_every: CheckpointEvery = None,
     debug: options.Debug = False,
 ) -> None:
     """Fit one posterior to a task's labels and keep it in a folder (safetensors and JSON).
+
+    Engine ekf keeps where it stands as it goes: killed at any moment, it goes on with --resume.
 
     \b
     Examples
@@ -120,8 +144,7 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
-    from bayes_clip.evaluation.holdout import hold_out, save_with_held_out
-    from bayes_clip.fitting import fit as run
+    from bayes_clip.durable import fit_into
     from bayes_clip.settings import FitSettings
     from bayes_clip.storage import check_posterior_folder
 
@@ -144,7 +167,6 @@ def fit(
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
-    fitted = run(drawn, settings)
-    save_with_held_out(fitted.posterior, hold_out(drawn, fitted.posterior), out)
-    tables.line(f"{fitted} in {out}")
+    fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
+    tables.line(f"{fitted or 'finished before'} in {out}")
     tables.notes([*drawn.notes, *settings.unused])

@@ -33,7 +33,7 @@ def predict(
     """
     from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_input
-    from bayes_clip.evaluation.holdout import load_held_out
+    from bayes_clip.evaluation.holdout import dated, load_held_out
     from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
     from bayes_clip.storage import load_posterior
 
@@ -46,7 +46,7 @@ def predict(
     if out is not None:
         save_verdicts(verdicts, out)
     tables.show(tables.verdict_table(verdicts))
-    tables.notes([*rows.notes, *verdicts.notes])
+    tables.notes([*rows.notes, *verdicts.notes, *dated(known, held_out)])
 
 
 def evaluate(

@@ -95,7 +95,16 @@ def write_posterior(
         "versions": installed_versions(),
     }
     write_whole(target / JSON_NAME, json.dumps(description, indent=2).encode())
-    remove_others(target, TENSORS_PREFIX, entry["tensors"])
+    clear_away(target)
+
+
+def clear_away(target: Path) -> None:
+    """Remove what belongs to no posterior any more; for who holds the lock of `target`, which has one."""
+    described = _description(target)
+    if described["format"] == 1:
+        return
+    beside = described["held_out"]
+    remove_others(target, TENSORS_PREFIX, described["tensors"])
     remove_others(target, HELD_OUT_PREFIX, None if beside is None else beside["tensors"])
     (target / FIRST_HELD_OUT).unlink(missing_ok=True)
 
@@ -158,6 +167,15 @@ def load_held_out(folder: Path | str) -> dict[str, Tensor] | None:
             raise UserError(f"{path}: was truncated or changed ({error}); {AGAIN}") from error
     entry = described.get("held_out")
     return None if entry is None else read_tensors(target, entry, AGAIN)
+
+
+def check_posterior(folder: Path | str) -> None:
+    """Refuse a folder without a posterior that this version reads; the tensors are not looked at.
+
+    Raises:
+        UserError: as `load_posterior`.
+    """
+    _description(Path(folder))
 
 
 def made_by(folder: Path | str) -> Made:

@@ -15,7 +15,7 @@ from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.linearised import AnyBatch
 from bayes_clip.inference.program import Program
 from bayes_clip.inference.rules import find_rule
-from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, walk
+from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, check_passes, walk
 from bayes_clip.settings import FitSettings
 
 
@@ -77,14 +77,13 @@ def feed(
     Raises:
         UserError: options that exclude each other.
     """
-    order = batches(labels, classes, settings.order, settings.batch_size, settings.seed)
+    order = batches(labels, classes, settings.order, settings.batch_size, settings.seed, settings.family)
     sizes, known = [len(rows) for rows in order], stream.kept
     picked = torch.cat(order).to(inputs.device)
     inputs, labels = inputs[picked], labels[picked]
     if known is not None:
         inputs, labels = torch.cat([known.inputs, inputs]), torch.cat([known.labels, labels])
         sizes = [*known.sizes, *sizes]
-    keeps = known is not None or settings.passes > 1
     course = Course(
         data=Batches(inputs, labels, sizes, program),
         rule=find_rule(settings.update_rule),
@@ -92,8 +91,9 @@ def feed(
         observation=program.observation,
         passes=settings.passes,
         known=0 if known is None else len(known.sizes),
-        keeps_sites=keeps,
+        keeps_sites=known is not None,
     )
+    check_passes(course, stream.state(belief))  # before the keeper writes anything
     beginning = Cursor(stream.state(belief), () if known is None else known.sites)
     cursor = beginning if keeper is None else keeper.cursor(beginning)
     infos: list[StepInfo] = []
@@ -102,6 +102,6 @@ def feed(
         infos.append(info)
         if keeper is not None:
             keeper.reached(cursor)
-    kept = Kept(inputs, labels, tuple(sizes), cursor.sites) if keeps else None
+    kept = Kept(inputs, labels, tuple(sizes), cursor.sites) if course.keeps else None
     stream = replace(stream, steps=cursor.state.steps, kept=kept)
     return cursor.state.belief, stream, infos[-len(course.data) :]

@@ -70,7 +70,12 @@ class Course:
     observation: Observation = SOFTMAX
     passes: int = 1
     known: int = 0  # batches at the beginning of `data` that the belief knows: the first pass leaves them out
-    keeps_sites: bool = False  # always so above one pass
+    keeps_sites: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what each batch says is kept: asked for, or needed to sweep again."""
+        return self.keeps_sites or self.passes > 1 or self.known > 0
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,13 @@ def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
         UserError: more than one pass, or sites to keep, with a dynamic state space or a covariance that keeps
             too little to take a batch out again.
     """
-    keeps = course.keeps_sites or course.passes > 1 or course.known > 0
-    check_passes(course, cursor.state, keeps)
+    check_passes(course, cursor.state)
     for sweep in range(cursor.sweep, course.passes):
         first = max(cursor.index, course.known if sweep == 0 else 0)
         count = f", pass {sweep + 1} of {course.passes}" if course.passes > 1 else ""
         for index in track(range(first, len(course.data)), f"Filtering{count}"):
             batch = course.data[index]
-            if keeps:
+            if course.keeps:
                 state, info, sites = _swept(course, cursor, index, _linear(batch))
             else:
                 state, info = update(cursor.state, batch, course.rule, course.state_space, course.observation)
@@ -126,13 +130,17 @@ def run(
     return steps[-1][0].state, [info for _, info in steps[-len(data) :]]
 
 
-def check_passes(course: Course, state: KalmanState, keeps: bool) -> None:
-    """Refuse passes that the state space or the covariance cannot follow."""
+def check_passes(course: Course, state: KalmanState) -> None:
+    """Refuse passes that the state space or the covariance cannot follow.
+
+    Raises:
+        UserError: says which option excludes which.
+    """
     if course.passes < 1:
         raise UserError(f"--passes {course.passes}: must be at least 1")
-    if keeps and not course.state_space.is_static:
+    if course.keeps and not course.state_space.is_static:
         raise UserError("--passes above 1 with --decay or --process-noise: a drifting stream is seen once")
-    if keeps and not isinstance(state.belief, ClassBlock | Full):
+    if course.keeps and not isinstance(state.belief, ClassBlock | Full):
         name = next(name for name, kind in FAMILIES.items() if isinstance(state.belief, kind))
         raise UserError(
             f"--passes above 1 with --covariance {name}: it keeps too little to take a batch out again; "
