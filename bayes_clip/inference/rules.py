@@ -10,6 +10,9 @@ iterated   at the mode of the batch under the predicted belief, found by Newton 
 expected   averaged over the posterior of the batch instead of at a point: the variational fixed point
            W = E[curvature], h = W z + E[residual] (the conjugate-computation form, Khan & Lin 2017, of
            R-VGA, Lambert et al. 2022), with a limit on the spread that is averaged over. The default.
+moment_matched  the best linear guess of the logits from the label, by the moments of both under the
+           predicted belief, once: statistical linearisation (the conditional-moments filter, Tronarp,
+           García-Fernández & Särkkä 2018).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from torch import Tensor
 from bayes_clip.curvature import Curvature
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.gaussian.gram import Gram
-from bayes_clip.observation import Observation, fixed_noise
+from bayes_clip.inference.linearisation import linearised_sites
+from bayes_clip.observation import Gaussian, Observation, fixed_noise
 
 NEWTON_TOLERANCE = 1e-10
 START_TOLERANCE = 1e-2
@@ -103,18 +107,22 @@ def expected(
         precision = precision + damping * (curvature - precision)
         linear = linear + damping * change
         before, step = moved, step + 1
-    dual, _ = gram.given_sites(precision, linear, predicted)
-    logits = predicted + gram.times(dual)
-    own = gram.own_class(precision)
-    return BatchUpdate(
-        dual=dual,
-        downdate=gram.site_downdate(precision),
-        logits=logits,
-        curvature=own,
-        linear=own * logits + dual,
-        log_evidence=_log_evidence(observation, gram, predicted, labels, dual, observation.curvature(logits)),
-        iterations=step,
-    )
+    return _given(observation, gram, predicted, labels, precision, linear, step)
+
+
+def moment_matched(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
+    """Statistical linearisation under the predicted belief, once: see `linearisation`.
+
+    One label at a time the mean is that of assumed-density filtering, and the variance its average over the
+    labels that were expected; rows of a batch are linearised each by itself. Expectations by up to 4096 fixed
+    draws. For Gaussian observations it is the exact update. O(b C²) memory.
+    """
+    if isinstance(observation, Gaussian):
+        return plain(observation, gram, predicted, labels, prior_logit_variance)
+    precision, linear = linearised_sites(observation, gram, predicted, labels)
+    return _given(observation, gram, predicted, labels, precision, linear, 1)
 
 
 def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
@@ -128,7 +136,12 @@ def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
     return 1 / (1 + (prior_logit_variance / SPREAD_LIMIT) ** 3)
 
 
-RULES: dict[str, Rule] = {"expected": expected, "iterated": iterated, "plain": plain}
+RULES: dict[str, Rule] = {
+    "expected": expected,
+    "iterated": iterated,
+    "moment_matched": moment_matched,
+    "plain": plain,
+}
 DEFAULT_RULE = "expected"
 RELINEARISING = (expected, iterated)  # rules that linearise logits at the mode, not at the prediction
 
@@ -169,6 +182,30 @@ def _mode(
             length /= 2
         dual, excess, value = dual + length * direction, excess + length * change, trial
     return dual, excess, NEWTON_STEPS
+
+
+def _given(
+    observation: Observation,
+    gram: Gram,
+    predicted: Tensor,
+    labels: Tensor,
+    precision: Tensor,
+    linear: Tensor,
+    steps: int,
+) -> BatchUpdate:
+    """Update with the rows' sites: precision (b, C), joint ones (b, C, C), and linear term (b, C)."""
+    dual, _ = gram.given_sites(precision, linear, predicted)
+    logits = predicted + gram.times(dual)
+    own = gram.own_class(precision)
+    return BatchUpdate(
+        dual=dual,
+        downdate=gram.site_downdate(precision),
+        logits=logits,
+        curvature=own,
+        linear=own * logits + dual,
+        log_evidence=_log_evidence(observation, gram, predicted, labels, dual, observation.curvature(logits)),
+        iterations=steps,
+    )
 
 
 def _modal(

@@ -64,3 +64,14 @@ def test_it_is_narrower_than_the_decoupled_form() -> None:
     )
     wide = plain_step(Diagonal.from_prior(problem.mean, problem.variance), problem.design, problem.labels)
     assert bool((narrow.variance < wide.variance).all())
+
+
+def test_a_time_step_is_exact_also_with_a_decay_for_every_weight() -> None:
+    problem = small_problem(seed=5)
+    belief = VariationalDiagonal(problem.mean, 1 / problem.variance)
+    decay = torch.linspace(0.5, 1.0, 15, dtype=torch.float64).reshape(3, 5)
+    for step in (0.9, decay):
+        moved = belief.diffuse(torch.ones_like(problem.mean), step, 0.1 * problem.variance)
+        scale = torch.as_tensor(step, dtype=torch.float64).expand(3, 5)
+        assert_near(moved.variance, (scale.square() + 0.1) * problem.variance)
+        assert_near(moved.mean, 1 + scale * (problem.mean - 1))
