@@ -20,7 +20,7 @@ from bayes_clip.gaussian.classes import (
     without_class,
 )
 from bayes_clip.inference.kalman import Site
-from bayes_clip.inference.program import read_program
+from bayes_clip.inference.program import Program, read_program, require_head
 from bayes_clip.inference.stream import Kept, Stream, canonical
 from bayes_clip.model import AdapterModel, Context
 from bayes_clip.posterior import Posterior
@@ -37,18 +37,18 @@ class Matched:
 
 
 def match_classes(known: Sequence[str], task: Task, removed: Sequence[str] = ()) -> Matched:
-    """Match by name; by number where one side knows names and the other none ("class 0", "class 1", ...).
+    """Match by name; by number where one side alone knows names (not "class 0", ...) and none is shared.
 
-    A class that the `known` ones do not hold is new. Classes of the task without a row are left out if there
-    is no text for them, or if they have just been `removed`.
+    A name that is not among the `known` ones is a new class. Classes of the task without a row are left out
+    if there is no text for them, or if they have just been `removed`.
 
     Raises:
-        UserError: a name that stands for several classes, numbers that leave out classes, or rows of a class
-            that is being removed.
+        UserError: a name that stands for several classes, a new class without a name on both sides, or rows
+            of a class that is being removed.
     """
     names = task.class_names
     rows = torch.bincount(task.support_labels, minlength=len(names)).tolist()
-    by_number = _unnamed(names) != _unnamed(known)
+    by_number = _unnamed(names) != _unnamed(known) and not {*names} & {*known}
     index = {name: place for place, name in enumerate(known)}
     if by_number or tuple(known) == tuple(names):
         index = {name: number for number, name in enumerate(names[: len(known)])}
@@ -62,18 +62,19 @@ def match_classes(known: Sequence[str], task: Task, removed: Sequence[str] = ())
             raise UserError(f"--remove-class {name}: {task.name} holds {rows[number]} rows of it; drop one")
         place = index.get(name, -1)
         if place < 0 and name not in removed and (rows[number] or task.text_features is not None):
-            place = len(known) + len(new)
-            if by_number and place != number:
+            if by_number:
                 raise UserError(
-                    f"{task.name}: '{name}' has rows and class {place} has none; name the classes"
+                    f"{task.name}: {len(names)} classes where the posterior has {len(known)}, and one side "
+                    "knows no names to tell the new ones by; give class_names"
                 )
+            place = len(known) + len(new)
             new.append(number)
         places.append(place)
     notes = []
     if by_number:
         notes.append("classes are matched by their numbers, because one side knows no names")
     for number in new:
-        hint = "" if by_number else nearest(names[number], known)
+        hint = nearest(names[number], known)
         notes.append(f"class '{names[number]}' is new: it enters at its prior.{hint}")
     return Matched(tuple(places), tuple(names[number] for number in new), tuple(new), tuple(notes))
 
@@ -101,7 +102,7 @@ def add_classes(posterior: Posterior, names: Sequence[str], text: Tensor | None)
     program = _program(
         posterior, replace(context, text_features=joined, class_names=(*context.class_names, *names))
     )
-    head = read_program(program, belief.mean)
+    head = _head(program, belief.mean, count + len(names))
     _refuse_other_priors(posterior, head.prior_mean[:count], head.prior_variance[:count], stream)
     belief = with_classes(belief, head.prior_mean[count:], head.prior_variance[count:])
     kept = stream.kept
@@ -134,7 +135,7 @@ def remove_class(posterior: Posterior, name: str) -> Posterior:
         class_names=tuple(names[place] for place in rest),
     )
     program = _program(posterior, left)
-    head = read_program(program, belief.mean)
+    head = _head(program, belief.mean, len(rest))
     _refuse_other_priors(posterior, head.prior_mean, head.prior_variance, _rows(stream, rest))
     kept = None if stream.kept is None else _without(stream.kept, index)
     belief = canonical(without_class(belief, index))
@@ -145,16 +146,24 @@ def _parts(posterior: Posterior) -> tuple[Stream, Belief, Context]:
     """What changes with the classes; refused where the weights do not lie class by class."""
     stream, belief, context = posterior.stream, posterior.weights, posterior.program.context
     assert stream is not None
-    if belief.mean.ndim != 2 or len(belief.mean) != len(context.class_names):
-        raise UserError(
-            f"{type(posterior.program).__name__}: classes come and go only in a linear head, whose weights "
-            "are one row per class; fit again"
-        )
+    require_head(posterior.logits.program, "to add or remove classes")
     return stream, belief, context  # type: ignore[return-value]  # a stream belongs to a belief
 
 
 def _program(posterior: Posterior, context: Context) -> AdapterModel:
     return type(posterior.program)(context, posterior.program.prior_variance)
+
+
+def _head(program: AdapterModel, like: Tensor, classes: int) -> Program:
+    """`program` as it reads for that many classes, in the dtype and on the device of `like`."""
+    width = program.text_features.shape[1]
+    head = read_program(program, like.new_full((1, width), width**-0.5))
+    require_head(head, "to add or remove classes")
+    if len(head.prior_mean) != classes:
+        raise UserError(
+            f"{head.name}: has {len(head.prior_mean)} outputs however many classes there are; fit again"
+        )
+    return head
 
 
 def _refuse_other_priors(posterior: Posterior, mean: Tensor, variance: Tensor, stream: Stream) -> None:

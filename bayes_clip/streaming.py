@@ -88,8 +88,8 @@ def update(
     stays as it is, to the last bit. Query rows are not looked at. `task` may be partial.
 
     Raises:
-        UserError: an engine that does not stream, features of another backbone or dimension, or whatever
-            `match_classes`, `add_classes`, `remove_class` and `feed` refuse.
+        UserError: an engine that does not stream, features of another backbone or dimension, numbers that are
+            no longer finite, or whatever `match_classes`, `add_classes`, `remove_class` and `feed` refuse.
     """
     start = time.perf_counter()
     if task is None and not remove:
@@ -149,18 +149,25 @@ def _learned(
     """The posterior after rows (N, D) of its own classes."""
     belief, stream, source = posterior.weights, posterior.stream, posterior.source
     assert stream is not None
-    belief, stream, steps = feed(
-        belief,  # type: ignore[arg-type]  # a stream belongs to a belief
-        stream,
-        features.to(belief.mean),
-        labels.to(belief.mean.device),
-        pace.settings(source.settings),
-        classes=len(posterior.class_names),
-        program=posterior.logits.program,
-        keeper=checkpoints,
-    )
-    if not belief.mean.isfinite().all():
-        raise UserError("the update broke down (weights are NaN or infinite); try --rule expected or float64")
+    try:
+        belief, stream, steps = feed(
+            belief,  # type: ignore[arg-type]  # a stream belongs to a belief
+            stream,
+            features.to(belief.mean),
+            labels.to(belief.mean.device),
+            pace.settings(source.settings),
+            classes=len(posterior.class_names),
+            program=posterior.logits.program,
+            keeper=checkpoints,
+        )
+        broken = not belief.mean.isfinite().all()
+    except torch.linalg.LinAlgError:
+        broken = True
+    if broken:
+        raise UserError(
+            "the update broke down (weights are no longer finite); fit again with --rule expected or "
+            "--dtype float64"
+        )
     # what is asked of a posterior by shots and seed no longer describes its labels
     source = replace(source, support_rows=source.support_rows + len(labels), shots=None, seed=None)
     resumed = checkpoints is not None and checkpoints.resumed
