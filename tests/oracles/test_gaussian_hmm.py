@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 import torch
 from gaussian_hmm import LinearGaussian, gaussian_hmm
+from naive_twins import jacobian
 from scipy.stats import multivariate_normal
-from small_problems import assert_near
+from small_problems import assert_near, small_problem
 from torch import Tensor
+
+from bayes_clip.inference import kalman, stream
+from bayes_clip.inference.kalman import Batch
+from bayes_clip.inference.rules import RULES
+from bayes_clip.observation import Gaussian
+from bayes_clip.state_space import StateSpace
 
 STEPS, OUTPUTS, WEIGHTS = 5, 2, 3
 DECAYS = {
@@ -96,3 +103,29 @@ def test_log_probability_is_that_of_the_joint_gaussian(decay: Tensor | float) ->
     model, values = example(decay, seed=1)
     wanted = torch.tensor(joint_log_probability(model, values), dtype=torch.float64)
     assert_near(gaussian_hmm(model, values).log_probability, wanted)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_the_filter_is_the_hmm_around_a_prior_mean(decay: float) -> None:
+    """The library's filter: moments, and the sum of its one-step scores and of its log evidences."""
+    problem = small_problem(classes=2, features=3, rows=STEPS, seed=3)
+    noise, flat = torch.tensor([0.3, 0.8], dtype=torch.float64), problem.variance.reshape(-1)
+    values = problem.logits + torch.randn(STEPS, 2, generator=torch.Generator().manual_seed(4)).double()
+    model = LinearGaussian(
+        prior_mean=problem.mean.reshape(-1),
+        prior_covariance=torch.diag(flat),
+        decay=decay,
+        process_noise=torch.diag(0.4 * flat),
+        designs=jacobian(problem.design, 2),
+        noise=torch.diag(noise),
+    )
+    state = kalman.init(problem.mean, problem.variance, "full")
+    data = [Batch(problem.design[[row]], values[[row]]) for row in range(STEPS)]
+    state, infos = stream.run(
+        state, data, RULES["expected"], StateSpace(decay, 0.4), observation=Gaussian(noise)
+    )
+    wanted = gaussian_hmm(model, values)
+    assert_near(state.belief.mean.reshape(-1), wanted.mean)
+    assert_near(state.belief.covariance, wanted.covariance)
+    assert_near(torch.stack([info.prequential_score for info in infos]).sum(), wanted.log_probability)
+    assert_near(torch.stack([info.change.log_evidence for info in infos]).sum(), wanted.log_probability)

@@ -31,7 +31,7 @@ class LinearGaussian:
     @property
     def transition(self) -> Tensor:
         """diag(γ), (P, P)."""
-        return torch.diag(torch.as_tensor(self.decay).double().expand(len(self.prior_mean)))
+        return torch.diag(torch.as_tensor(self.decay, dtype=torch.float64).expand(len(self.prior_mean)))
 
 
 @dataclass(frozen=True)
