@@ -101,8 +101,10 @@ class Checkpoints:
         try:
             where = self._described["cursor"]
             sites = unpack_sites(taken("sites", tensors), device)
+            noise = tensors.pop("observation_noise", beginning.state.noise)
+            noise = None if noise is None else noise.to(device)
             belief = rebuilt(type(beginning.state.belief), tensors, where["numbers"], device)
-            state = replace(beginning.state, belief=belief, steps=where["steps"])
+            state = replace(beginning.state, belief=belief, steps=where["steps"], noise=noise)
             return Cursor(state, sites, where["sweep"], where["index"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder / JSON_NAME}: was changed ({error}); {ANEW}") from error
@@ -118,6 +120,8 @@ class Checkpoints:
         begun = time.monotonic()
         belief, numbers = fields_of(cursor.state.belief)
         tensors = {**belief, **under("sites", pack_sites(cursor.sites))}
+        if cursor.state.noise is not None:
+            tensors["observation_noise"] = cursor.state.noise
         entry = write_tensors(self.folder, PREFIX, tensors)
         where = {
             "steps": cursor.state.steps,

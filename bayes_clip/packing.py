@@ -67,6 +67,8 @@ def unpack_sites(packed: Mapping[str, Tensor], device: str = "cpu") -> tuple[Sit
 def pack_stream(stream: Stream) -> dict[str, Tensor]:
     """The tensors of a stream."""
     tensors = {"prior_mean": stream.prior_mean, "prior_variance": stream.prior_variance}
+    if stream.noise is not None:
+        tensors["noise"] = stream.noise
     if stream.kept is not None:
         kept = stream.kept
         tensors |= {"inputs": kept.inputs, "labels": kept.labels, "sizes": torch.tensor(kept.sizes)}
@@ -81,7 +83,8 @@ def unpack_stream(tensors: dict[str, Tensor], numbers: Mapping[str, Any], device
     kept = None
     if "sizes" in moved:
         kept = Kept(moved["inputs"], moved["labels"], tuple(moved["sizes"].tolist()), sites)
-    return Stream(moved["prior_mean"], moved["prior_variance"], kept=kept, **numbers)
+    noise = moved.get("noise")
+    return Stream(moved["prior_mean"], moved["prior_variance"], kept=kept, noise=noise, **numbers)
 
 
 def _site_fields() -> list[str]:

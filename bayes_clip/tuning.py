@@ -23,7 +23,16 @@ STEP = 10**0.5  # between prior variances
 LOWEST, HIGHEST = 0.3, 1e6  # prior variance of a logit
 HYPER_WIDTH = math.log(10)  # standard deviation of log s² v
 # Where the hyper-prior is centred. Averaging rules want a narrower prior than the mode does.
-CENTRES = {"map": 100.0, "laplace": 100.0, "iterated": 100.0, "expected": 30.0, "plain": 10.0, "vi": 10.0}
+CENTRES = {
+    "map": 100.0,
+    "laplace": 100.0,
+    "iterated": 100.0,
+    "expected": 30.0,
+    "moment_matched": 10.0,
+    "plain": 10.0,
+    "kalman_clip": 1000.0,  # its noise is large, and steps against it small
+    "vi": 10.0,
+}
 WITHOUT_TEXT = 100.0  # a prior mean of zero wants a prior this much wider
 
 

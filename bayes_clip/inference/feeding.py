@@ -103,5 +103,5 @@ def feed(
         if keeper is not None:
             keeper.reached(cursor)
     kept = Kept(inputs, labels, tuple(sizes), cursor.sites) if course.keeps else None
-    stream = replace(stream, steps=cursor.state.steps, kept=kept)
+    stream = replace(stream, steps=cursor.state.steps, kept=kept, noise=cursor.state.noise)
     return cursor.state.belief, stream, infos[-len(course.data) :]

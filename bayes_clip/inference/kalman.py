@@ -42,6 +42,7 @@ class KalmanState:
     prior_mean: Tensor  # (C, D), or (P,) for a program that is no linear head
     prior_variance: Tensor  # the same shape
     steps: int = 0
+    noise: Tensor | None = None  # () of an observation whose noise is learned on the way (kalman_clip)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip.inference.kalman import Batch, KalmanState, Site, StepInfo, put_in, take_out
+from bayes_clip.inference.kalman import KalmanState, Site, StepInfo, put_in, take_out
+from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.rules import Rule
 from bayes_clip.observation import SOFTMAX, Observation
 from bayes_clip.progress import track

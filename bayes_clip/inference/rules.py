@@ -26,7 +26,7 @@ from torch import Tensor
 from bayes_clip.curvature import Curvature
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.gaussian.gram import Gram
-from bayes_clip.inference.linearisation import linearised_sites
+from bayes_clip.inference.conditional_moments import linearised_sites
 from bayes_clip.observation import Gaussian, Observation, fixed_noise
 
 NEWTON_TOLERANCE = 1e-10
@@ -113,7 +113,7 @@ def expected(
 def moment_matched(
     observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
 ) -> BatchUpdate:
-    """Statistical linearisation under the predicted belief, once: see `linearisation`.
+    """Statistical linearisation under the predicted belief, once: see `conditional_moments`.
 
     One label at a time the mean is that of assumed-density filtering, and the variance its average over the
     labels that were expected; rows of a batch are linearised each by itself. Expectations by up to 4096 fixed
@@ -123,6 +123,13 @@ def moment_matched(
         return plain(observation, gram, predicted, labels, prior_logit_variance)
     precision, linear = linearised_sites(observation, gram, predicted, labels)
     return _given(observation, gram, predicted, labels, precision, linear, 1)
+
+
+def kalman_clip(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
+    """Stands for `kalman_clip.update`, whose steps are no function of the logits."""
+    raise UserError("--rule kalman_clip: observes cosines, not logits; it runs in the ekf engine alone")
 
 
 def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
@@ -142,6 +149,7 @@ RULES: dict[str, Rule] = {
     "moment_matched": moment_matched,
     "plain": plain,
 }
+OTHER_RULES: dict[str, Rule] = {"kalman_clip": kalman_clip}
 DEFAULT_RULE = "expected"
 RELINEARISING = (expected, iterated)  # rules that linearise logits at the mode, not at the prediction
 
@@ -152,9 +160,10 @@ def find_rule(name: str) -> Rule:
     Raises:
         UserError: unknown name.
     """
-    if name not in RULES:
-        raise UserError(f"--rule {name}: no such rule.{nearest(name, RULES)} Known: {', '.join(RULES)}")
-    return RULES[name]
+    known = {**RULES, **OTHER_RULES}
+    if name not in known:
+        raise UserError(f"--rule {name}: no such rule.{nearest(name, known)} Known: {', '.join(known)}")
+    return known[name]
 
 
 def _mode(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Full
+from bayes_clip.inference import kalman_clip
 from bayes_clip.inference.kalman import (
     STATIC,
     KalmanState,
@@ -27,12 +28,13 @@ from bayes_clip.inference.kalman import (
     update,
 )
 from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
-from bayes_clip.inference.rules import Rule
+from bayes_clip.inference.rules import OTHER_RULES, Rule
 from bayes_clip.observation import SOFTMAX, Observation
 from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace
 
 Tensors = TypeVar("Tensors", bound=Any)
+PAIRED_COSINES = OTHER_RULES[kalman_clip.NAME]
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ class Stream:
     steps: int  # batches seen: before each but the very first one, time passes
     kept: Kept | None = None  # None for a one-pass rule, whose updates all cost the same
     updates: int = 0  # since the fit: more labels, or other classes
+    noise: Tensor | None = None  # () learned on the way, where the rule does so
 
     def state(self, belief: Belief) -> KalmanState:
         """The filter's state."""
-        return KalmanState(belief, self.prior_mean, self.prior_variance, self.steps)
+        return KalmanState(belief, self.prior_mean, self.prior_variance, self.steps, self.noise)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
             batch = course.data[index]
             if course.keeps:
                 state, info, sites = _swept(course, cursor, index, _linear(batch))
+            elif course.rule is PAIRED_COSINES:
+                state, info = kalman_clip.update(cursor.state, _linear(batch), course.state_space)
+                sites = ()
             else:
                 state, info = update(cursor.state, batch, course.rule, course.state_space, course.observation)
                 sites = ()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bayes_clip.gaussian import Full
 from bayes_clip.inference import kalman
-from bayes_clip.inference.kalman import Batch, KalmanState, Site
+from bayes_clip.inference.kalman import KalmanState, Site
+from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.refine import Refined, groups, joined_batch, joined_site, refine
 from bayes_clip.inference.rules import RULES, Rule
 from bayes_clip.observation import SOFTMAX, Gaussian, Observation

@@ -7,8 +7,8 @@ from small_problems import assert_near, small_problem
 
 from bayes_clip.gaussian import ClassBlock, Full
 from bayes_clip.inference import kalman
-from bayes_clip.inference.kalman import Batch
-from bayes_clip.inference.linearisation import MOST_DRAWS, linearised_sites
+from bayes_clip.inference.conditional_moments import MOST_DRAWS, linearised_sites
+from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.rules import RULES
 from bayes_clip.observation import SOFTMAX, Bernoulli, fixed_noise
 
