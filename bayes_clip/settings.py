@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.gaussian.cost import allocation_note
 from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES
 from bayes_clip.inference.batches import ORDERS
 from bayes_clip.inference.rules import DEFAULT_RULE, find_rule
@@ -33,8 +35,9 @@ class FitSettings:
     order: str = "balanced"
     batch_size: int | None = None
     passes: int = 1
-    decay: float = 1.0
-    process_noise: float | None = None
+    decay: float | dict[str, float] = 1.0  # by site, if need be
+    # multiples of the prior variance; auto: chosen by the prequential score
+    process_noise: float | dict[str, float] | Literal["auto"] | None = None
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -65,6 +68,8 @@ class FitSettings:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.passes < 1:
             raise UserError(f"--passes {self.passes}: must be at least 1")
+        if self.passes > 1 and self.chooses_noise:
+            raise UserError("--passes above 1 with --process-noise auto: a drifting stream is seen once")
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: seeds are whole numbers from 0 on")
         if self.dtype not in DTYPES:
@@ -77,8 +82,13 @@ class FitSettings:
 
     @property
     def state_space(self) -> StateSpace:
-        """The dynamics asked for."""
-        return StateSpace(self.decay, self.process_noise)
+        """The dynamics asked for; with a process noise that is still to be chosen, those without noise."""
+        return StateSpace(self.decay, 0.0 if self.process_noise == "auto" else self.process_noise)
+
+    @property
+    def chooses_noise(self) -> bool:
+        """Whether the process noise is to be chosen by the filter's prequential score."""
+        return self.process_noise == "auto"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -96,12 +106,23 @@ class FitSettings:
             return ""
         return self.covariance if self.covariance in offered else offered[0]
 
+    def allocation(self, classes: int, features: int) -> tuple[str, ...]:
+        """What the covariance of a linear head (C, D) is about to take, where that is more than 1 GiB."""
+        if self.engine not in ("ekf", "laplace"):
+            return ()
+        # Laplace inverts the whole precision in float64, whatever it returns.
+        whole = self.engine == "laplace" and self.family == "full"
+        dtype = torch.float64 if whole else self.torch_dtype
+        note = allocation_note(self.family, classes, features, dtype)
+        return (note,) if note else ()
+
     @property
     def unused(self) -> tuple[str, ...]:
         """Remarks on choices that this engine cannot follow, so that none is dropped in silence."""
         remarks = []
         if self.family and self.covariance not in (None, self.family):
             remarks.append(f"{self.engine} has no --covariance {self.covariance}: it takes {self.family}")
-        if self.engine not in ("ekf", "zero_shot") and not self.state_space.is_static:
+        moves = self.chooses_noise or not self.state_space.is_static
+        if self.engine not in ("ekf", "zero_shot") and moves:
             remarks.append(f"{self.engine} knows no --decay or --process-noise: it fits the static model")
         return tuple(remarks)

@@ -59,3 +59,11 @@ def test_what_an_engine_cannot_follow_is_said() -> None:
     assert remark == "vi has no --covariance full: it takes diagonal"
     (remark,) = FitSettings(engine="laplace", decay=0.9).unused
     assert remark.startswith("laplace knows no --decay") and "static model" in remark
+
+
+def test_a_large_allocation_is_announced_in_the_dtype_it_is_made_in() -> None:
+    assert FitSettings(covariance="class_block").allocation(47, 512) == ()
+    assert FitSettings(engine="map").allocation(10**6, 10**6) == ()
+    for engine, numbers in (("ekf", 4), ("laplace", 8)):  # laplace inverts the whole precision in float64
+        (note,) = FitSettings(engine=engine, covariance="full").allocation(47, 512)
+        assert f"takes {numbers * (47 * 512) ** 2 / 2**30:.1f} GiB" in note
