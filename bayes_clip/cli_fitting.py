@@ -49,7 +49,7 @@ def compare(
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     passes: options.Passes = 1,
-    decay: options.Decay = 1.0,
+    decay: options.Decay = "1",
     process_noise: options.ProcessNoise = None,
     shots: options.ShotsList = None,
     seeds: options.SeedsList = "0",
@@ -89,8 +89,8 @@ def compare(
         order=order,
         batch_size=batch_size,
         passes=passes,
-        decay=decay,
-        process_noise=process_noise,
+        decay=values.decay(decay),
+        process_noise=values.process_noise(process_noise),
         device=device,
         dtype=dtype,
     )
@@ -117,7 +117,7 @@ def fit(
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     passes: options.Passes = 1,
-    decay: options.Decay = 1.0,
+    decay: options.Decay = "1",
     process_noise: options.ProcessNoise = None,
     shots: options.Shots = None,
     seed: options.Seed = 0,
@@ -159,14 +159,15 @@ def fit(
         order=order,
         batch_size=batch_size,
         passes=passes,
-        decay=decay,
-        process_noise=process_noise,
+        decay=values.decay(decay),
+        process_noise=values.process_noise(process_noise),
         device=device,
         dtype=dtype,
     )
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
+    tables.notes(settings.allocation(drawn.num_classes, drawn.num_features))
     fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
     tables.line(f"{fitted or 'finished before'} in {out}")
-    tables.notes([*drawn.notes, *settings.unused])
+    tables.notes([*drawn.notes, *settings.unused, *(fitted.notes if fitted else ())])

@@ -94,16 +94,19 @@ Passes = Annotated[
 ]
 
 Decay = Annotated[
-    float,
+    str,
     typer.Option(
-        "--decay", help="Pull towards the prior mean before each batch; 1: none.", rich_help_panel=ADAPTER
+        "--decay",
+        help="Pull towards the prior mean before each batch; 1: none. By site: class_weights=0.99,...",
+        rich_help_panel=ADAPTER,
     ),
 ]
 ProcessNoise = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         "--process-noise",
-        help="Added before each batch, as a multiple of the prior covariance.",
+        help="Added before each batch, as a multiple of the prior covariance; also by site. auto: chosen so "
+        "that each batch is predicted best before it is learned (--order given for a stream).",
         show_default="1 - decay²",
         rich_help_panel=ADAPTER,
     ),

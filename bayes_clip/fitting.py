@@ -14,6 +14,7 @@ from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import design as designs
 from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY
+from bayes_clip.inference.drift import Drift, estimate_process_noise
 from bayes_clip.inference.engines import Problem, filtered, held_out, infer
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.program import Program, require_head
@@ -38,6 +39,7 @@ class Fit:
     tuned: Tuned
     steps: tuple[StepInfo, ...]  # one per batch for the filter, else empty
     seconds: float  # choosing the prior variance included
+    drift: Drift | None = None  # how the process noise was chosen, where it was
 
     @property
     def info(self) -> dict[str, float]:
@@ -53,7 +55,21 @@ class Fit:
         if self.steps and self.posterior.source.settings.passes == 1:
             numbers["prequential_score"] = float(sum(step.prequential_score for step in self.steps))
             numbers["log_evidence"] = float(sum(step.change.log_evidence for step in self.steps))
+            numbers["nis"] = float(sum(step.nis for step in self.steps))
+            numbers["degrees_of_freedom"] = float(sum(step.degrees_of_freedom for step in self.steps))
+        if self.drift is not None:
+            numbers["process_noise"] = self.drift.process_noise
         return numbers
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told of how it was fitted."""
+        if self.drift is None:
+            return ()
+        static, chosen = self.drift.profile[0], self.drift.process_noise
+        best = max(self.drift.profile, key=lambda tried: tried.prequential_score)
+        gain = best.prequential_score - static.prequential_score
+        return (f"process noise {chosen:.3g} x prior variance a batch, by prequential score ({gain:+.1f} nats)",)
 
     def __repr__(self) -> str:
         return f"Fit({self.posterior!r}, {self.seconds:.2f} s)"
@@ -95,7 +111,12 @@ def fit(
         tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
         if checkpoints is not None:
             checkpoints.keep_tuned(tuned)
-    weights, stream, steps = _learn(problem.at(tuned.prior_variance), settings, checkpoints)
+    problem = problem.at(tuned.prior_variance)
+    drift = None
+    if settings.engine == "ekf" and settings.chooses_noise:
+        drift = _drift(problem, settings)
+        settings = replace(settings, process_noise=drift.process_noise)
+    weights, stream, steps = _learn(problem, settings, checkpoints)
     source = Source(
         settings=settings,
         task=task.name,
@@ -107,7 +128,16 @@ def fit(
         covariance_scale=tuned.covariance_scale,
     )
     posterior = Posterior(problem.build(tuned.prior_variance), weights, source, stream)
-    return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start)
+    return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start, drift)
+
+
+def _drift(problem: Problem, settings: FitSettings) -> Drift:
+    """The process noise under which the filter predicts the labels best, each before it is learned."""
+
+    def scored(noise: float) -> list[StepInfo]:
+        return filtered(problem, replace(settings, process_noise=noise))[2]
+
+    return estimate_process_noise(scored)
 
 
 def _learn(
