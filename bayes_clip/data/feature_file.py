@@ -121,10 +121,11 @@ def save_feature_task(task: Task, path: str | Path) -> None:
     arrays = {
         "support_features": _scaled(task.support_features, task.support_norms),
         "support_labels": task.support_labels,
-        "query_features": _scaled(task.query_features, task.query_norms),
-        "query_labels": task.query_labels,
         "logit_scale": torch.tensor(task.logit_scale, dtype=torch.float64),
     }
+    if len(task.query_labels):  # a partial task may have none
+        arrays["query_features"] = _scaled(task.query_features, task.query_norms)
+        arrays["query_labels"] = task.query_labels
     if task.text_features is not None:
         arrays["text_features"] = task.text_features
     if task.ood_features is not None:

@@ -239,3 +239,36 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "ordinary").touch()
     save_feature_file(make_feature_file(np.eye(3)), tmp_path / "pictures.npz")
     assert os.stat(tmp_path / "pictures.npz").st_mode == os.stat(tmp_path / "ordinary").st_mode
+
+
+@SUFFIXES
+def test_a_partial_task_is_read_without_queries(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"more.{suffix}"
+    save_feature_task(
+        make_task("more", np.eye(3)[:2], [1, 1], class_names=["cat", "owl"], partial=True), path
+    )
+    with pytest.raises(UserError, match="query_features, query_labels missing"):
+        load_feature_task(path)
+    task = load_feature_task(path, partial=True)
+    assert task.is_partial and task.support_labels.tolist() == [1, 1] and task.notes == ()
+    whole = saved_npz(tmp_path / "whole.npz", **raw_arrays())
+    assert len(load_feature_task(whole, partial=True).query_labels) == 2
+
+
+def test_a_labelled_feature_file_is_a_partial_task(tmp_path: Path) -> None:
+    path = tmp_path / "more.npz"
+    known = {
+        "paths": ["a.png", "b.png"],
+        "labels": [1, 1],
+        "class_names": ["cat", "owl"],
+        "backbone": "1" * 16,
+    }
+    save_feature_file(make_feature_file(np.eye(3)[:2], **known), path)
+    task = load_feature_task(path, partial=True)
+    assert (task.class_names, task.support_labels.tolist()) == (("cat", "owl"), [1, 1])
+    assert task.backbone == "1" * 16 and task.notes == ()
+    with pytest.raises(UserError, match="a feature file, not a task"):
+        load_feature_task(path)
+    save_feature_file(make_feature_file(np.eye(3)), path)
+    with pytest.raises(UserError, match="a feature file without labels; a task holds"):
+        load_feature_task(path, partial=True)

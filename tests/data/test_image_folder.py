@@ -152,3 +152,15 @@ def test_a_flat_or_a_deep_folder_has_no_labels(save_pictures: SavePictures) -> N
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pictures in this folder"):
         list_pictures(tmp_path)
+
+
+def test_of_a_partial_folder_everything_is_support(save_pictures: SavePictures) -> None:
+    folder = scan_folder(save_pictures(*PETS), partial=True)
+    assert sorted(names(folder, "support")) == sorted(PETS) and len(folder.query) == 0
+    assert folder.notes == ()
+    lone = save_pictures("cat/1.png", root="lone")
+    assert scan_folder(lone, partial=True).class_names == ("cat",)
+    with pytest.raises(UserError, match="one class only"):
+        scan_folder(lone)
+    split = save_pictures("train/cat/1.png", "train/dog/2.png", "test/cat/3.png", root="split")
+    assert names(scan_folder(split, partial=True), "support") == ["train/cat/1.png", "train/dog/2.png"]

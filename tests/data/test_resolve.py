@@ -155,3 +155,10 @@ def test_outside_features_of_another_encoder_are_refused(
     outside = make_feature_file(np.eye(dimension), backbone=backbone)
     with pytest.raises(UserError, match=message):
         with_ood(feature_task[0], outside)
+
+
+def test_a_partial_folder_is_a_task_without_queries(save_pictures: SavePictures, pocket: Backbone) -> None:
+    task = load_task(save_pictures("circle/0.png", "circle/1.png"), pocket, partial=True)
+    assert task.is_partial and task.class_names == ("circle",) and task.support_labels.tolist() == [0, 0]
+    assert len(task.query_labels) == 0 and task.backbone == pocket.fingerprint
+    assert torch.equal(task.text_features, pocket.text_features(["circle"]))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
-from bayes_clip.data.task import Task, few_shot, make_task
+from bayes_clip.data.task import Task, few_shot, make_task, refuse_partial
 from bayes_clip.errors import UserError
 
 
@@ -221,3 +221,33 @@ def test_zero_shots_and_negative_seeds_are_refused() -> None:
         few_shot(task, 0, seed=0)
     with pytest.raises(UserError, match="--seed -1"):
         few_shot(task, 1, seed=-1)
+
+
+def test_a_partial_task_needs_neither_queries_nor_all_classes() -> None:
+    features = raw_arrays()["support_features"]
+    bare = make_task("more", features[:2], [1, 1], partial=True)
+    assert bare.is_partial and bare.class_names == ("class 0", "class 1") and bare.num_features == 4
+    assert bare.query_features.shape == (0, 4) and bare.query_labels.shape == (0,) and bare.notes == ()
+    lone = make_task("more", features[:1], [0], class_names=["owl"], partial=True)
+    assert lone.class_names == ("owl",)
+    few = make_task("more", features[:2], [2, 0], class_names=["cat", "dog", "owl"], partial=True)
+    assert few_shot(few, 1, 0).is_partial and few_shot(few, 1, 0).support_labels.tolist() == [0, 2]
+    with_queries = make_task("more", **raw_arrays(), partial=True)
+    assert len(with_queries.query_labels) == 3
+
+
+def test_a_partial_task_is_checked_as_others_are_and_good_for_updates_alone() -> None:
+    features = raw_arrays()["support_features"]
+    with pytest.raises(UserError, match=r"support_labels row 1 \(5\) is out of range"):
+        make_task("more", features[:2], [0, 5], class_names=["cat", "dog"], partial=True)
+    with pytest.raises(UserError, match=r"support_labels row 0 \(123456789\) is out of range"):
+        make_task("more", features[:1], [123456789], partial=True)
+    with pytest.raises(UserError, match=r"query_labels row 2 \(2\) is out of range"):
+        make_task(
+            "more",
+            **raw_arrays(class_names=["cat", "dog"], text_features=None, support_labels=[0] * 6),
+            partial=True,
+        )
+    with pytest.raises(UserError, match="a partial task, good only to update a posterior"):
+        refuse_partial(make_task("more", features[:1], [0], partial=True))
+    refuse_partial(make_task("pets", **raw_arrays()))
