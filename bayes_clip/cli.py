@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import bayes_clip
+from bayes_clip.cli_checking import check
 from bayes_clip.cli_fitting import compare, fit
 from bayes_clip.cli_tables import complain, line, listing, show
 from bayes_clip.cli_updating import update
@@ -42,7 +43,7 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, fit, update, predict, evaluate, features):
+for command in (compare, fit, update, predict, evaluate, check, features):
     app.command()(command)
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import Verdicts
 
-# Column of a summary, its heading, digits after the point (None: as it is).
-COMPARISON = (
+Column = tuple[str, str, int | None]  # of a summary, its heading, digits after the point (None: as it is)
+
+COMPARISON: tuple[Column, ...] = (
     ("task", "task", None),
     ("shots", "shots", None),
     ("model", "model", None),
@@ -25,6 +26,7 @@ COMPARISON = (
     ("ece", "ECE", 3),
     ("ood_auroc", "OOD AUROC", 3),
     ("fit_seconds", "fit s", 1),
+    ("self_check", "own check", None),
 )
 
 VERDICT = (
@@ -45,6 +47,11 @@ def comparison_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     Columns that say the same on every line are left to the caption.
     """
     columns = [column for column in COMPARISON if column[2] is not None or _varies(summary, column[0])]
+    return plain_table(columns, summary)
+
+
+def plain_table(columns: Sequence[Column], summary: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for every row; a column that is empty in all of them is left out."""
     columns = [column for column in columns if any(row[column[0]] != "" for row in summary)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for _, heading, digits in columns:
@@ -113,7 +120,7 @@ def notes(texts: Sequence[str]) -> None:
 
 
 def _varies(summary: Sequence[Mapping[str, Any]], name: str) -> bool:
-    return len({row[name] for row in summary}) > 1 or name in ("task", "engine")
+    return len({row[name] for row in summary}) > 1 or name in ("task", "engine", "self_check")
 
 
 def _cell(row: Mapping[str, Any], name: str, digits: int | None) -> str:

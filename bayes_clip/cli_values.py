@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_clip.errors import UserError
 
@@ -41,6 +41,52 @@ def whole_numbers(text: str, option: str, least: int) -> list[int]:
         if int(part) < least:
             raise UserError(f"{option} {text}: {part} is too small; the least is {least}")
         found.append(int(part))
+    return found
+
+
+def decay(text: str) -> float | dict[str, float]:
+    """One number for all weights, or ``"class_weights=0.99,bias=1"``."""
+    return _by_site(text, "--decay")
+
+
+def process_noise(text: str | None) -> float | dict[str, float] | Literal["auto"] | None:
+    """A number for all weights, one for each site by name, or ``auto``; None where nothing was asked for."""
+    if text is None:
+        return None
+    return "auto" if text.strip().lower() == "auto" else _by_site(text, "--process-noise")
+
+
+def _by_site(text: str, option: str) -> float | dict[str, float]:
+    found = {}
+    for part in names(text, option):
+        site, _, value = part.rpartition("=")
+        try:
+            found[site.strip()] = float(value)
+        except ValueError:
+            raise UserError(
+                f"{option} {text}: '{value}' is no number; write for example {option} 0.1 or "
+                f"{option} class_weights=0.1"
+            ) from None
+    if "" not in found:
+        return found
+    if len(found) > 1:
+        raise UserError(f"{option} {text}: give one number for all weights, or one for each site by name")
+    return found[""]
+
+
+def positive_numbers(text: str, option: str) -> list[float]:
+    """Split ``"1,10,100"`` into positive, finite numbers."""
+    found = []
+    for part in names(text, option):
+        try:
+            value = float(part)
+        except ValueError:
+            value = 0.0
+        if not 0.0 < value < float("inf"):
+            raise UserError(
+                f"{option} {text}: '{part}' is no positive number; write for example {option} 1,10"
+            )
+        found.append(value)
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayes_clip.data.task import Task, few_shot
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
 from bayes_clip.evaluation.results import Comparison, Run, score
 from bayes_clip.fitting import Fit, FitSettings, fit
 from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
@@ -62,7 +63,10 @@ def compare(
     for cell in track(cells, "Comparing"):
         drawn = few_shot(cell.task, cell.shots, cell.seed)
         notes += [f"{drawn.name}: {note}" for note in drawn.notes if note not in cell.task.notes]
-        runs.append(run_of(fit(drawn, cell.settings), drawn))
+        fitted = fit(drawn, cell.settings)
+        runs.append(run_of(fitted, drawn))
+        found = _self_check(fitted.posterior)
+        notes += [remark(cell.settings, found)] if found.fails else []
     config = {
         "tasks": [task.name for task in tasks],
         "models": list(models),
@@ -121,6 +125,7 @@ def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None 
         "predictive": posterior.predictive,
         "novelty_score": posterior.novelty_score,
         "backbone": source.backbone or "",
+        "self_check": _self_check(posterior).verdict,
     }
     return Run(
         row=row,
@@ -148,7 +153,8 @@ def _cells(
                 notes.append(f"{task.name}: zero_shot is left out, because the task has no text features")
                 continue
             chosen = replace(settings, model=model, engine=engine)
-            notes += [remark for remark in chosen.unused if remark not in notes]
+            remarks = (*chosen.unused, *chosen.allocation(task.num_classes, task.num_features))
+            notes += [remark for remark in remarks if remark not in notes]
             yield Cell(task, chosen, count, seed)
 
 
@@ -166,6 +172,12 @@ def _expanded(
                 f"{option} {name}: no such {what}.{nearest(name, known)} Known: {', '.join(known)}"
             )
     return names
+
+
+def _self_check(posterior: Posterior) -> SelfCheck:
+    """What the engine's own check said near the posterior's prior variance of a logit, s² v."""
+    source = posterior.source
+    return self_check(source.settings, source.prior_variance * posterior.program.logit_scale**2)
 
 
 def _array(values: Tensor) -> np.ndarray:

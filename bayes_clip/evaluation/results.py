@@ -24,6 +24,7 @@ METRIC_COLUMNS: tuple[str, ...] = (
     *("prior_variance", "fit_seconds", "predict_seconds"),
     # Up to here the order is fixed for good; what follows may grow.
     *("classwise_ece", "ood_fpr95", "aurc", "covariance", "rule", "predictive", "novelty_score", "backbone"),
+    "self_check",
 )
 
 SCORE_COLUMNS: tuple[str, ...] = (
@@ -102,6 +103,8 @@ def summarise(comparison: Comparison) -> list[dict[str, Cell]]:
     """One dict per arm (in the order of the runs): ARM_COLUMNS, `seeds` (how many), and for each of
     MEASURED_COLUMNS its mean over seeds under its own name and the standard error under `<name>_se`.
 
+    `self_check` joins the verdicts where the draws lie in different regimes.
+
     The standard error is of the mean over seeds (draws of the support set; the query set is the same), with
     n - 1 degrees of freedom; empty for one seed. A column that is empty in every row stays empty.
     """
@@ -121,6 +124,8 @@ def mean_and_standard_error(values: Iterable[Cell]) -> tuple[Cell, Cell]:
 
 def _summary(key: tuple[Cell, ...], rows: list[Mapping[str, Cell]]) -> dict[str, Cell]:
     summary: dict[str, Cell] = {**dict(zip(ARM_COLUMNS, key, strict=True)), "seeds": len(rows)}
+    checked = (str(row.get("self_check", "")) for row in rows)
+    summary["self_check"] = " or ".join(dict.fromkeys(verdict for verdict in checked if verdict))
     for name in MEASURED_COLUMNS:
         summary[name], summary[f"{name}_se"] = mean_and_standard_error(row.get(name, "") for row in rows)
     return summary

@@ -35,8 +35,8 @@ def write_comparison(comparison: Comparison, directory: Path | str) -> None:
         (folder / "report.html").write_text(render(comparison, pictures, drawings), encoding="utf-8")
 
 
-def check_writable(directory: Path | str) -> None:
-    """Refuse a folder that a comparison cannot be written to; leaves nothing behind. For use before work.
+def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> None:
+    """Refuse a folder that files named `ours` cannot be written to; leaves nothing behind. For before work.
 
     Raises:
         UserError: it is a file, holds something that is not ours, or its parent cannot be written to.
@@ -45,10 +45,10 @@ def check_writable(directory: Path | str) -> None:
     if target.exists() and not target.is_dir():
         raise UserError(f"--out {directory}: is a file; give a folder")
     if target.is_dir():
-        strangers = sorted(item.name for item in target.iterdir() if item.name not in OUR_FILES)
+        strangers = sorted(item.name for item in target.iterdir() if item.name not in ours)
         if strangers:
             raise UserError(
-                f"--out {directory}: holds '{strangers[0]}', not written by a comparison; give a new folder"
+                f"--out {directory}: holds '{strangers[0]}', not written by this command; give a new folder"
             )
     parent = next(folder for folder in target.parents if folder.exists())
     probe = _beside(parent / target.name, "probe")
@@ -60,9 +60,12 @@ def check_writable(directory: Path | str) -> None:
 
 
 @contextmanager
-def whole_folder(directory: Path | str) -> Iterator[Path]:
-    """A temporary folder beside `directory`, which takes its place when the block ends without an error."""
-    check_writable(directory)
+def whole_folder(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> Iterator[Path]:
+    """A temporary folder beside `directory`, which takes its place when the block ends without an error.
+
+    What is there already is replaced if it holds nothing but files named `ours`.
+    """
+    check_writable(directory, ours)
     target = Path(directory).resolve()
     partial, previous = _beside(target, "partial"), _beside(target, "previous")
     try:
