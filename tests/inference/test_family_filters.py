@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import pytest
 import torch
 from dense_twins import dense_precision
 from naive_twins import mode_and_covariance, softmax_curvature
 from small_problems import assert_near, small_problem
+from torch import Tensor
 
-from bayes_clip.gaussian import FAMILIES, Kronecker, LowRankPrecision, VariationalDiagonal
+from bayes_clip.errors import UserError
+from bayes_clip.gaussian import FAMILIES, Full, Kronecker, LowRankPrecision, VariationalDiagonal
 from bayes_clip.inference import kalman
 from bayes_clip.inference.kalman import Batch
 from bayes_clip.inference.laplace import laplace
+from bayes_clip.inference.program import Program, read_program
 from bayes_clip.inference.rules import FIXED_POINT_STEPS, RULES
+from bayes_clip.model import AdapterModel, Context
 
 FAMILY_NAMES = sorted(FAMILIES)
+
+
+class Scaled(AdapterModel):
+    """Class weights that pass through tanh: logits that are not linear in them."""
+
+    def prior(self) -> dict[str, dist.Normal]:
+        return {"weights": dist.Normal(self.text_features, self.prior_variance**0.5).to_event(2)}
+
+    def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return self.logit_scale * inputs @ torch.tanh(weights["weights"]).mT
+
+
+def small_program() -> tuple[Program, Tensor, Tensor]:
+    problem = small_problem(seed=2)
+    context = Context(problem.mean, ("a", "b", "c"), 2.0)
+    return read_program(Scaled(context, 0.1), problem.design), problem.design, problem.labels
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -58,3 +79,36 @@ def test_kronecker_laplace_is_the_naive_sum_and_the_filter_of_one_batch() -> Non
     assert isinstance(state.belief, Kronecker)
     assert_near(state.belief.mean, mode)
     assert_near(dense_precision(state.belief), wanted)
+
+
+def test_programs_that_are_no_head_learn_in_precision_form() -> None:
+    """At one batch low rank of all weights is the full covariance, and the variational diagonal the diagonal
+    of its inverse; a second batch stays finite and narrows."""
+    program, inputs, labels = small_program()
+    states = {
+        family: kalman.init(program.prior_mean, program.prior_variance, family)
+        for family in ("full", "low_rank", "diagonal_variational")
+    }
+    first = {
+        family: kalman.update(state, program.batch(inputs[:8], labels[:8]), RULES["iterated"])[0]
+        for family, state in states.items()
+    }
+    full, low, own = (first[family].belief for family in states)
+    assert isinstance(full, Full)
+    assert isinstance(low, LowRankPrecision) and isinstance(own, VariationalDiagonal)
+    information = torch.linalg.inv(full.covariance)
+    assert_near(low.mean, full.mean, 1e-8)
+    assert_near(own.mean, full.mean, 1e-8)
+    assert_near(dense_precision(low), information, 1e-7)
+    assert_near(own.precision.reshape(-1), information.diagonal(), 1e-7)
+    for family in ("low_rank", "diagonal_variational"):
+        state, _ = kalman.update(first[family], program.batch(inputs[8:], labels[8:]), RULES["expected"])
+        before, after = (kept.belief.variance for kept in (first[family], state))
+        assert bool(after.isfinite().all()) and bool((after <= before * (1 + 1e-9)).all())
+
+
+def test_the_kronecker_product_refuses_what_is_no_head() -> None:
+    program, inputs, labels = small_program()
+    with pytest.raises(UserError, match=r"takes .* a linear head"):
+        state = kalman.init(program.prior_mean, program.prior_variance, "kronecker")
+        kalman.update(state, program.batch(inputs, labels), RULES["iterated"])
