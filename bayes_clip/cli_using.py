@@ -55,6 +55,9 @@ def evaluate(
     task: options.TaskName,
     ood: options.Outside = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Also write a report.")] = None,
+    arviz: Annotated[
+        Path | None, typer.Option("--arviz", metavar="FILE.nc", help="Also write draws for ArviZ, as netCDF.")
+    ] = None,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
     skip_broken: options.SkipBroken = False,
@@ -67,7 +70,9 @@ def evaluate(
     Examples
       bayes-clip evaluate posterior/ digits_rotated
       bayes-clip evaluate posterior/ features.npz --ood elsewhere.npz --out runs/check
+      bayes-clip evaluate posterior/ features.npz --arviz posterior.nc
     """
+    from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_task
     from bayes_clip.evaluation.comparison import score_posterior
     from bayes_clip.evaluation.results import Comparison
@@ -77,6 +82,8 @@ def evaluate(
 
     if out is not None:
         check_writable(out)
+    if arviz is not None:
+        check_place(arviz)
     known = load_posterior(posterior)
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, None, skip_broken, True, device, ood)
@@ -86,6 +93,10 @@ def evaluate(
     comparison = Comparison((run,), {loaded.name: loaded}, config, loaded.notes)
     if out is not None:
         write_comparison(comparison, out)
+    if arviz is not None:
+        from bayes_clip.report.export import save_arviz, to_arviz
+
+        save_arviz(to_arviz(known, loaded.query_features, loaded.query_labels), arviz)
     tables.show_comparison(comparison, out)
 
 

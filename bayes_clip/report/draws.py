@@ -54,14 +54,16 @@ def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, see
         at_once = max(1, NUMBERS_PER_CHUNK // (len(rows) * len(posterior.class_names)))
         run = partial(_run, posterior, rows, labels, site["name"])
         every = torch.vmap(run, randomness="different", chunk_size=at_once)
-        weights, predicted, log_likelihood, log_prior = every(flat)
+        predicted, log_likelihood, log_prior = every(flat)
     densities = {"lp": _array(log_prior.double() + log_likelihood.double().sum(-1))}
     if log_density is not None:
         densities["lq"] = _array(log_density.double())
     return Drawn(
         observed=site["name"],
         values=_array(site["value"]),
-        weights={name: _array(value) for name, value in weights.items()},
+        weights={
+            name: _array(value) for name, value in torch.vmap(partial(_by_site, posterior))(flat).items()
+        },
         predictive=_array(predicted),
         log_likelihood=_array(log_likelihood),
         densities=densities,
@@ -107,12 +109,12 @@ def _flat_weights(posterior: Posterior, draws: int) -> tuple[Tensor, Tensor | No
 
 def _run(
     posterior: Posterior, rows: Tensor, labels: Tensor, observed: str, flat: Tensor
-) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-    """The program with the weights (P,) fixed: by site, new labels, log p of those given, log prior."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The program with the weights (P,) fixed: new labels (N,), log p of those given (N,), log prior."""
     weights, sites = _traced(posterior, flat, rows, labels)
     site = sites[observed]
     prior = [sites[name]["fn"].log_prob(value).sum() for name, value in weights.items()]
-    return weights, site["fn"].sample(), site["fn"].log_prob(site["value"]), torch.stack(prior).sum()
+    return site["fn"].sample(), site["fn"].log_prob(site["value"]), torch.stack(prior).sum()
 
 
 def _observed_site(posterior: Posterior, flat: Tensor, rows: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -129,9 +131,14 @@ def _traced(
     posterior: Posterior, flat: Tensor, rows: Tensor, labels: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights by site, and the sites of the program run with them."""
-    weights = {site["name"]: value for site, value in posterior._unpack_latent(flat)}
+    weights = _by_site(posterior, flat)
     trace = poutine.trace(poutine.condition(posterior.program, data=weights)).get_trace(rows, labels)
     return weights, dict(trace.nodes)
+
+
+def _by_site(posterior: Posterior, flat: Tensor) -> dict[str, Tensor]:
+    """Flat weights (P,) as the program's sites."""
+    return {site["name"]: value for site, value in posterior._unpack_latent(flat)}
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from xarray import DataArray
 
+from bayes_clip.files import written_whole
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.posterior import Posterior
 from bayes_clip.report.draws import attributes, draw
@@ -69,6 +71,16 @@ def to_arviz(
     for name, values in _step_scores(steps).items():
         data["sample_stats"][name] = DataArray(values, dims="step")
     return data
+
+
+def save_arviz(data: Any, path: Path) -> None:
+    """Write what `to_arviz` returned as netCDF, whole or not at all; ``arviz.from_netcdf`` reads it.
+
+    Raises:
+        UserError: the folder is missing or cannot be written to.
+    """
+    with written_whole(path) as temporary:
+        data.to_netcdf(str(temporary))
 
 
 def from_draws(

@@ -20,7 +20,10 @@ from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.gaussian import ClassBlock, Diagonal, Full
 from bayes_clip.gaussian.point import Draws, LowRank, Point
+from bayes_clip.inference import kalman
 from bayes_clip.inference.engines import Weights
+from bayes_clip.inference.kalman import Batch
+from bayes_clip.inference.rules import RULES
 from bayes_clip.model import Context, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.report.export import from_draws, to_arviz
@@ -35,7 +38,8 @@ DRAWS, ROWS = 50, 7
 VARIANCE = 0.05
 TASK = tiny_task(classes=3, features=2, shots=3, logit_scale=4.0)
 SUPPORT = TASK.support_features, TASK.support_labels
-GAUSSIAN = ("full", "class_block", "diagonal", "low_rank")
+STRUCTURED = ("kronecker", "low_rank", "diagonal_variational")  # beliefs kept as precisions: filtered
+GAUSSIAN = ("full", "class_block", "diagonal", "vi_low_rank", *STRUCTURED)
 KINDS = (*GAUSSIAN, "point", "draws")
 
 
@@ -46,6 +50,10 @@ def laplace_of(kind: str, exact: Weighted) -> Weights:
         return Point(mode)
     if kind == "draws":
         return Draws(exact.resampled(400))
+    if kind in STRUCTURED:
+        problem = problem_of(TASK, VARIANCE)
+        start = kalman.init(problem.mean, problem.variance, kind)
+        return kalman.update(start, Batch(problem.design, problem.labels), RULES["iterated"])[0].belief
     if kind == "full":
         return Full(mode, covariance)
     if kind == "class_block":
