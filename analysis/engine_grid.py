@@ -4,13 +4,15 @@
 
 All at one prior variance (--prior-variance, 3e-3), one pass, probabilities by plug-in, so that rows differ by
 inference alone. Reference: the posterior mode, and the exact marginals of the full-covariance Laplace there
-(`laplace class_block` computes the diagonal blocks of the coupled posterior exactly). `mean off` is the root mean
-square difference of the query logits' means in units of the reference's deviation, `deviation` the geometric
-mean of the ratio of deviations. The columns `nuts` say the same against NUTS on the first three classes. The
-full filter works in the span of the support set (exact: outside it the prior is untouched) up to --most-full
-weights there, beyond which it is left out. Memory is the peak above what the process held before.
+(`laplace class_block` computes the diagonal blocks of the coupled posterior exactly). `mean off` is the root
+mean square difference of the query logits' means in units of the reference's deviation, `deviation` the
+geometric mean of the ratio of deviations. The columns `nuts` say the same against NUTS on the first three
+classes. The full filter works in the span of the support set (exact: outside it the prior is untouched) up to
+--most-full weights there, beyond which it is left out. Seconds are of processor time, fitting and predicting;
+memory is the peak above what the process held before.
 
-Writes analysis/results/engine_grid_<task>.csv and .md, a row as each ends; rows that are there are not run again.
+Writes analysis/results/engine_grid_<task>.csv and .md, a row as each ends; rows that are there are not run
+again.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +51,7 @@ class Said:
 
     query: Moments
     outside: Moments | None
-    seconds: float
+    seconds: float  # of processor time
     peak_mib: float
 
 
@@ -64,12 +67,12 @@ def arms() -> Iterator[tuple[str, str, str]]:
     yield "ekf", "diagonal", "kalman_clip"
 
 
-def measured(task: bc.Task, work: Callable[[], tuple[Moments, Moments | None]]) -> Said:
+def measured(work: Callable[[], tuple[Moments, Moments | None]]) -> Said:
     """Run `work`, and say what it took."""
     before = _resident()
-    start = time.perf_counter()
+    start = time.process_time()
     query, outside = work()
-    return Said(query, outside, time.perf_counter() - start, max(0.0, _peak() - before))
+    return Said(query, outside, time.process_time() - start, max(0.0, _peak() - before))
 
 
 def fitted(task: bc.Task, settings: bc.FitSettings) -> tuple[Moments, Moments | None]:
@@ -193,7 +196,7 @@ def markdown(table: pd.DataFrame) -> str:
     """The table for people, one block per number of shots."""
     names = {
         "engine": "engine", "covariance": "covariance", "rule": "rule", "accuracy": "accuracy", "nll": "NLL",
-        "ece": "ECE", "ood_auroc": "OOD AUROC", "seconds": "s", "peak_mib": "MiB", "mean_off": "mean off",
+        "ece": "ECE", "ood_auroc": "OOD AUROC", "seconds": "CPU s", "peak_mib": "MiB", "mean_off": "mean off",
         "deviation": "deviation", "nuts_mean_off": "nuts: mean off", "nuts_deviation": "nuts: deviation",
     }  # fmt: skip
     blocks = []
@@ -245,10 +248,10 @@ def main() -> None:
             settings = replace(base, engine=engine, covariance=covariance or None, rule=rule or None)
             full = engine == "ekf" and covariance == "full"
             weights = task.num_classes * min(len(task.support_labels), task.num_features)
-            if full and weights > asked.most_full or engine == "laplace" and covariance == "full":
+            if (full and weights > asked.most_full) or (engine, covariance) == ("laplace", "full"):
                 continue  # laplace full has the marginals of laplace class_block
             way = full_in_span if full else fitted
-            said = measured(task, lambda way=way, settings=settings: way(task, settings))
+            said = measured(partial(way, task, settings))
             chain = chain or fitted(small, replace(base, engine="nuts"))[0]
             row = dict(zip(KEY, key, strict=True)) | scores(task, said)
             row |= {"seconds": said.seconds, "peak_mib": said.peak_mib}
