@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.curvature import SoftmaxCurvature
+from bayes_clip.errors import UserError
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full, Kronecker
 from bayes_clip.inference.batches import batches
 from bayes_clip.inference.program import Program
@@ -39,11 +40,22 @@ def laplace(covariance: str, design: Tensor, labels: Tensor, mode: Tensor, prior
     return _streamed_blocks(design, labels, mode, prior_variance, probabilities)
 
 
-def laplace_of_program(covariance: str, program: Program, inputs: Tensor, mode: Tensor) -> Full | Diagonal:
+def laplace_of_program(covariance: str, program: Program, inputs: Tensor, mode: Tensor) -> Belief:
     """Gauss-Newton Laplace of any program at `mode`: precision P₀⁻¹ + Σ Jᵀ R J over the rows, in float64.
 
-    `full` inverts it; `diagonal` inverts its diagonal.
+    `full` inverts it; `diagonal` inverts its diagonal; `class_block`, for a head whose outputs are observed
+    independently, inverts its blocks.
+
+    Raises:
+        UserError: `kronecker`, which is there for a softmax alone.
     """
+    if covariance == "kronecker":
+        raise UserError(
+            f"{program.name}: laplace with --covariance kronecker needs a linear head under a Categorical; "
+            "use full or diagonal"
+        )
+    if covariance == "class_block":
+        return _separate_blocks(program, inputs, mode)
     size = mode.numel()
     precision = (1 / program.prior_variance.double()).reshape(-1)
     if covariance == "full":
@@ -62,6 +74,14 @@ def laplace_of_program(covariance: str, program: Program, inputs: Tensor, mode: 
     if covariance == "full":
         return Full(mode, torch.cholesky_inverse(torch.linalg.cholesky(precision)).to(mode))
     return Diagonal(mode, (1 / precision).reshape(mode.shape).to(mode))
+
+
+def _separate_blocks(program: Program, inputs: Tensor, mode: Tensor) -> ClassBlock:
+    design = program.design(inputs).double()
+    own = program.observation.curvature(design @ mode.double().mT).own
+    precision = torch.diag_embed(1 / program.prior_variance.double())
+    precision += torch.stack([(design.mT * weight) @ design for weight in own.mT])
+    return ClassBlock(mode, torch.cholesky_inverse(torch.linalg.cholesky(precision)).to(mode))
 
 
 def _full(design: Tensor, mode: Tensor, prior_variance: Tensor, probabilities: Tensor) -> Full:
