@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.files import read_tensors, remove_others, write_tensors, write_whole
+from bayes_clip.inference.drift import Drift, TriedNoise
 from bayes_clip.inference.stream import Cursor
 from bayes_clip.packing import fields_of, pack_sites, rebuilt, taken, under, unpack_sites
 from bayes_clip.tuning import Candidate, Tuned
@@ -85,6 +86,19 @@ class Checkpoints:
     def keep_tuned(self, tuned: Tuned) -> None:
         """Write down what was chosen, so that a resumed run need not choose again."""
         self._described["tuned"] = asdict(tuned)
+        self._describe()
+
+    @property
+    def drift(self) -> Drift | None:
+        """How the process noise was chosen, where it was and an earlier run got as far as that."""
+        found = self._described.get("drift")
+        if found is None:
+            return None
+        return Drift(found["process_noise"], tuple(TriedNoise(**tried) for tried in found["profile"]))
+
+    def keep_drift(self, drift: Drift) -> None:
+        """Write down how the process noise was chosen."""
+        self._described["drift"] = asdict(drift)
         self._describe()
 
     def cursor(self, beginning: Cursor) -> Cursor:

@@ -69,7 +69,9 @@ class Fit:
         static, chosen = self.drift.profile[0], self.drift.process_noise
         best = max(self.drift.profile, key=lambda tried: tried.prequential_score)
         gain = best.prequential_score - static.prequential_score
-        return (f"process noise {chosen:.3g} x prior variance a batch, by prequential score ({gain:+.1f} nats)",)
+        return (
+            f"process noise {chosen:.3g} x prior variance a batch, by prequential score ({gain:+.1f} nats)",
+        )
 
     def __repr__(self) -> str:
         return f"Fit({self.posterior!r}, {self.seconds:.2f} s)"
@@ -114,7 +116,11 @@ def fit(
     problem = problem.at(tuned.prior_variance)
     drift = None
     if settings.engine == "ekf" and settings.chooses_noise:
-        drift = _drift(problem, settings)
+        drift = None if checkpoints is None else checkpoints.drift
+        if drift is None:
+            drift = _drift(problem, settings)
+            if checkpoints is not None:
+                checkpoints.keep_drift(drift)
         settings = replace(settings, process_noise=drift.process_noise)
     weights, stream, steps = _learn(problem, settings, checkpoints)
     source = Source(

@@ -64,8 +64,8 @@ class Update:
 
     def __repr__(self) -> str:
         changes = [f"{self.rows} labels"]
-        changes += [f"{len(self.added)} new classes"] if self.added else []
-        changes += [f"{len(self.removed)} classes removed"] if self.removed else []
+        changes += [f"classes added: {', '.join(self.added)}"] if self.added else []
+        changes += [f"classes removed: {', '.join(self.removed)}"] if self.removed else []
         return f"Update({', '.join(changes)}: {self.posterior!r}, {self.seconds:.2f} s)"
 
 

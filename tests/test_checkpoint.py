@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from bayes_clip import checkpoint
 from bayes_clip.checkpoint import Checkpoints, pending, remove_checkpoint, request_of
 from bayes_clip.errors import UserError
 from bayes_clip.inference import kalman
+from bayes_clip.inference.drift import Drift, TriedNoise
 from bayes_clip.inference.kalman import Batch
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.stream import Course, Cursor, walk
@@ -114,12 +116,14 @@ def test_a_large_state_waits_for_longer_before_its_first_checkpoint(
 
 
 def test_what_was_chosen_is_kept(tmp_path: Path) -> None:
+    drift = Drift(1e-3, (TriedNoise(0.0, -3.5, -math.inf), TriedNoise(1e-3, -3.1, -3.0)))
     tuned = Tuned(1 / 3, 0.1, (Candidate(1 / 3, 0.1, 0.7, 0.71), Candidate(1.0, 0.3, 0.8, 0.9)))
     keeper = Checkpoints(tmp_path, "request")
     assert keeper.tuned is None
     keeper.keep_tuned(tuned)
+    keeper.keep_drift(drift)
     again = Checkpoints(tmp_path, "request", resume=True)
-    assert again.tuned == tuned and not again.resumed
+    assert again.tuned == tuned and again.drift == drift and not again.resumed
     keeper.write(next(cursors()))
     again = Checkpoints(tmp_path, "request", resume=True)
     assert again.tuned == tuned and again.resumed

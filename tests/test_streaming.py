@@ -98,10 +98,11 @@ def test_sweeps_over_old_and_new_labels_converge_to_those_over_all(covariance: s
     asked = steady(covariance=covariance, batch_size=4, passes=9, dtype="float64", rule="iterated")
     posterior = through_a_file(fitted(12, asked), tmp_path)
     kept = posterior.stream.kept
-    assert kept.inputs.shape == (12, 5) and len(kept.sites) == len(kept.sizes) == posterior.stream.steps == 3
+    assert kept.inputs.shape == (12, 5) and posterior.stream.steps == 3
+    assert kept.sizes == (12,) and len(kept.sites) == 1  # joined for the sweeps
     posterior = update(posterior, piece(12, 24)).posterior
     whole = fitted(24, asked)
-    assert posterior.stream.steps == 6 and len(posterior.stream.kept.sites) == 6
+    assert posterior.stream.steps == 6 and posterior.stream.kept.sizes == (24,)
     for name, tensor in fields_of(whole.weights)[0].items():
         assert_near(getattr(posterior.weights, name), tensor, 1e-6)
 
@@ -119,7 +120,7 @@ def test_one_pass_over_new_labels_leaves_the_sites_of_old_ones() -> None:
     posterior = fitted(12, steady(passes=2))
     after = update(posterior, piece(12, 24), pace=Pace(passes=1)).posterior
     old, new = posterior.stream.kept, after.stream.kept
-    assert len(new.sites) == 6 and after.source.settings.passes == 2
+    assert new.sizes == (12, 4, 4, 4) and after.source.settings.passes == 2
     for mine, its in zip(old.sites, new.sites, strict=False):
         assert torch.equal(mine.matrix, its.matrix) and torch.equal(mine.linear, its.linear)
 
@@ -130,7 +131,7 @@ def test_what_it_starts_from_does_not_change() -> None:
     text = torch.cat([TASK.text_features, torch.eye(5)[:1]])
     more = replace(piece(12, 24), class_names=(*NAMES, "new"), text_features=text)
     result = update(posterior, more)
-    assert isinstance(result, Update) and "12 labels, 1 new classes" in repr(result)
+    assert isinstance(result, Update) and "12 labels, classes added: new" in repr(result)
     for name, tensor in tensors_of(posterior).items():
         assert torch.equal(tensor, before[name])
     assert posterior.stream.updates == 0
