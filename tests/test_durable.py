@@ -171,6 +171,26 @@ def test_kill_9_in_another_process(processes: Any, tmp_path: Path) -> None:
     assert stored(folder) == stored(whole)
 
 
+def test_what_was_chosen_before_it_stopped_is_not_chosen_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(SINGLE, batch_size=4, prior_variance=None, predictive="auto", process_noise="auto")
+    fit_into(tmp_path / "whole", FIRST, chosen)
+    folder = tmp_path / "stopped"
+    assert killed_at(6, lambda: fit_into(folder, FIRST, chosen, checkpoint_every=1), monkeypatch)
+
+    def again(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("chosen again")
+
+    monkeypatch.setattr("bayes_clip.fitting.choose", again)
+    monkeypatch.setattr("bayes_clip.fitting._drift", again)
+    resumed = fit_into(folder, FIRST, chosen, resume=True)
+    assert resumed is not None and resumed.drift is not None and resumed.tuned.profile
+    assert stored(folder) == stored(tmp_path / "whole")
+    for name in ("settings", "prior_variance", "covariance_scale"):
+        assert described(folder)["source"][name] == described(tmp_path / "whole")["source"][name]
+
+
 def test_pieces_through_files_are_one_fit(tmp_path: Path) -> None:
     fit_into(tmp_path / "whole", TASK, SINGLE)
     fit_into(tmp_path / "pieces", piece(0, 8, partial=False), SINGLE)

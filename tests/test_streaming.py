@@ -346,6 +346,30 @@ def test_another_logit_scale_is_said_not_to_be_used() -> None:
     assert result.notes == ("tiny: its logit_scale 7 is not used; the posterior's is 20",)
 
 
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "low_rank"])
+def test_a_program_that_is_no_linear_head_streams_too_but_has_its_classes(
+    covariance: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "bent.py"
+    program.write_text(
+        "import torch\nfrom pyro.distributions import Normal\nfrom bayes_clip.model import AdapterModel\n\n\n"
+        "class Bent(AdapterModel):\n"
+        "    def prior(self):\n"
+        "        zero = torch.zeros_like(self.text_features)\n"
+        "        spread = self.prior_variance**0.5\n"
+        '        return {"change": Normal(zero, spread).to_event(2)}\n\n'
+        "    def logits(self, weights, inputs):\n"
+        '        return self.logit_scale * inputs @ (self.text_features + torch.tanh(weights["change"])).mT\n'
+    )
+    asked = steady(model=str(program), covariance=covariance, decay=0.95, rule="plain")
+    posterior = through_a_file(fitted(8, asked), tmp_path / "first")
+    assert posterior.weights.mean.shape == (15,)
+    last = update(posterior, piece(8, 24)).posterior
+    assert_equal(last, fitted(24, asked))
+    with pytest.raises(UserError, match="Bent: to add or remove classes needs a linear head"):
+        update(last, remove=[NAMES[0]])
+
+
 def test_a_prior_that_changes_with_the_classes_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "mean_text.py"
     program.write_text(
