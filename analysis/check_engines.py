@@ -6,9 +6,9 @@
     python analysis/check_engines.py --only-missing          what has no row yet, such as a new rule
 
 Data are drawn from the linear probe's own prior (3 classes, 3 features, 30 rows), so no data set is needed.
-Writes analysis/results/check_engines.csv and .md, and bayes_clip/evaluation/engine_checks.json; rows that are
-there already are replaced by new ones of the same combination and kept otherwise, so that the slow engines
-can be run on their own.
+Writes analysis/results/check_engines.csv, .md and .png, and bayes_clip/evaluation/engine_checks.json; rows
+that are there already are replaced by new ones of the same combination and kept otherwise, so that the slow
+engines can be run on their own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import seaborn
+from matplotlib.figure import Figure
 
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.checking import REGIMES, SIMULATIONS, Arm, arms_of, check_arm
 from bayes_clip.evaluation.engine_checks import RECORD, write_record
 from bayes_clip.evaluation.simulated import small_task
+from bayes_clip.report.style import INK, house_style
 
 RESULTS = Path(__file__).parent / "results"
 KEY = ["model", "engine", "covariance", "rule", "prior_logit_variance"]
@@ -52,6 +56,37 @@ def markdown(table: pd.DataFrame) -> str:
         cells = [_cell(by_value.loc[value]) if value in by_value.index else "" for value in values]
         lines.append(f"| {engine} | {covariance} | {rule} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def picture(table: pd.DataFrame) -> Figure:
+    """A line per arm and a cell per prior variance: its verdict, over the coverage of its 80 % intervals.
+
+    Blue where more truths lie inside than 80 %, orange where fewer.
+    """
+    arms = table[["engine", "covariance", "rule"]].drop_duplicates().values.tolist()
+    values = sorted(set(table["prior_logit_variance"]))
+    named = {tuple(row[:3]): index for index, row in enumerate(arms)}
+    shares, words = np.full((len(arms), len(values)), np.nan), np.full((len(arms), len(values)), "", object)
+    for _, row in table.iterrows():
+        place = (
+            named[row["engine"], row["covariance"], row["rule"]],
+            values.index(row["prior_logit_variance"]),
+        )
+        shares[place] = 100 * float(row["coverage_80"])
+        words[place] = f"{row['verdict']}\n{shares[place]:.0f} %"
+    with house_style():
+        figure = Figure(figsize=(3.4 + 1.5 * len(values), 0.9 + 0.46 * len(arms)), layout="constrained")
+        axes = figure.subplots()
+        seaborn.heatmap(
+            shares, vmin=0, vmax=160, center=80, cmap="PuOr", annot=words, fmt="", linewidths=2, cbar=False,
+            annot_kws={"fontsize": 7.5, "color": INK}, ax=axes,
+        )  # fmt: skip
+        axes.set_xticklabels([f"s²v = {value:g}" for value in values])
+        axes.set_yticklabels([" · ".join(part for part in arm if part) for arm in arms], rotation=0)
+        axes.set_title("Own check, and truths inside 80 % intervals")
+        axes.tick_params(length=0)
+        axes.grid(False)
+    return figure
 
 
 def _cell(row: pd.Series) -> str:
@@ -87,6 +122,7 @@ def main() -> None:
             table = merged(_read(stem.with_suffix(".csv")), [row])
             table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
             stem.with_suffix(".md").write_text(markdown(table), encoding="utf-8")
+            picture(table).savefig(stem.with_suffix(".png"), dpi=110)
             write_record([row], RECORD)
 
 
