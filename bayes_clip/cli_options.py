@@ -40,8 +40,9 @@ Covariance = Annotated[
     str | None,
     typer.Option(
         "--covariance",
-        help="full (all weights jointly; small problems), class_block (one per class), diagonal (a variance "
-        "per weight); for vi diagonal or low_rank.",
+        help="full (all weights jointly; small problems), class_block (one per class), kronecker (classes x "
+        "features), low_rank (diagonal plus low rank in precision), diagonal (marginal variances), "
+        "diagonal_variational (inverse of the precision's diagonal); for vi diagonal or low_rank.",
         show_default="the engine's own",
         rich_help_panel=ADAPTER,
     ),
@@ -51,7 +52,8 @@ Rule = Annotated[
     typer.Option(
         "--rule",
         help="How ekf updates: expected (averages over the batch's posterior), iterated (at its mode: "
-        "one batch is Laplace), plain (the textbook filter).",
+        "one batch is Laplace), moment_matched (one step, averaged over the prediction), plain (the textbook "
+        "filter), kalman_clip (as published: observes cosines; --covariance diagonal).",
         show_default="expected",
         rich_help_panel=ADAPTER,
     ),
