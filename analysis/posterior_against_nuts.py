@@ -13,6 +13,7 @@ Nothing is chosen by query labels. Writes analysis/results/posterior_against_nut
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ from bayes_clip.progress import track
 
 CLASSES, AXES = 3, 4
 VARIANCES = (1e-3, 1e-2, 1e-1)
-DRAWS, WARMUP = 1000, 300
+DRAWS, WARMUP = 600, 200
 GUIDE_DRAWS = 4000
 MEAN_WITHIN, DEVIATION_WITHIN = 0.1, 0.1
 ENGINES = {
@@ -85,7 +86,10 @@ def chain(task: bc.Task, variance: float, draws: int = DRAWS, warmup: int = WARM
     torch.manual_seed(0)
     with pyro.validation_enabled(False):
         sampler = MCMC(
-            NUTS(program, full_mass=True), num_samples=draws, warmup_steps=warmup, disable_progbar=True
+            NUTS(program, full_mass=True, jit_compile=True, ignore_jit_warnings=True),
+            num_samples=draws,
+            warmup_steps=warmup,
+            disable_progbar=True,
         )
         sampler.run(task.support_features.double(), task.support_labels)
     weights = sampler.get_samples()["class_weights"]
@@ -133,8 +137,8 @@ def study(
     seeds: list[int],
     variances: tuple[float, ...] = VARIANCES,
     draws: int = DRAWS,
-) -> pd.DataFrame:
-    """One row per number of shots, draw, prior variance and engine."""
+) -> Iterator[pd.DataFrame]:
+    """One row per number of shots, draw, prior variance and engine; the table so far after every chain."""
     rows, whole = [], cut(task)
     for count, seed, variance in track(list(product(shots, seeds, variances)), "Against NUTS"):
         drawn = bc.few_shot(whole, count, seed)
@@ -148,12 +152,12 @@ def study(
                 for key, value in distances(getattr(found, part), getattr(exact, part), part).items()
             }
             rows.append({**place, "arm": name, **measured, "reference_error": effective**-0.5})
-    return pd.DataFrame(rows)
+        yield pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> str:
     """Root mean square distances by arm, shots and prior variance, as Markdown: weights, then contrasts."""
-    places = sorted({(row.shots, row.prior_variance) for row in table.itertuples()})
+    places = sorted(set(zip(table["shots"], table["prior_variance"], strict=True)))
     head = (
         f"Root mean square distance from NUTS of means (in posterior deviations) / of deviations, mean of "
         f"seeds {sorted(set(table['seed']))}, {table['task'].iloc[0]}, {CLASSES} classes, {AXES} axes. "
@@ -191,11 +195,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     task = bc.load_task(asked.task)
-    table = study(task, asked.shots, asked.seeds)
     RESULTS.mkdir(exist_ok=True)
     stem = RESULTS / f"posterior_against_nuts_{task.name}"
-    table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.4g")
-    stem.with_suffix(".md").write_text(summary(table), encoding="utf-8")
+    for table in study(task, asked.shots, asked.seeds):  # written after every chain: they take minutes
+        table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.4g")
+        stem.with_suffix(".md").write_text(summary(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

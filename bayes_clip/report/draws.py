@@ -51,7 +51,8 @@ def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, see
     with own_random_numbers(rows.device, seed), pyro.validation_enabled(False):  # which vmap cannot do
         flat, log_density = _flat_weights(posterior, draws)
         site = _observed_site(posterior, flat[0], rows, labels)
-        at_once = max(1, NUMBERS_PER_CHUNK // (len(rows) * len(posterior.class_names)))
+        # matrix products under vmap may copy the rows for every draw
+        at_once = max(1, NUMBERS_PER_CHUNK // (len(rows) * (rows.shape[1] + len(posterior.class_names))))
         run = partial(_run, posterior, rows, labels, site["name"])
         every = torch.vmap(run, randomness="different", chunk_size=at_once)
         predicted, log_likelihood, log_prior = every(flat)
@@ -103,7 +104,8 @@ def _flat_weights(posterior: Posterior, draws: int) -> tuple[Tensor, Tensor | No
         picked = torch.linspace(0, len(samples) - 1, min(draws, len(samples))).round().long()
         return samples[picked.to(samples.device)], None
     distribution = posterior.get_posterior()
-    flat = distribution.sample(torch.Size([draws]))
+    # one by one: torch copies a covariance's root for every draw that is asked for at once
+    flat = torch.stack([distribution.sample() for _ in range(draws)])
     return flat, None if posterior.is_point else distribution.log_prob(flat)
 
 

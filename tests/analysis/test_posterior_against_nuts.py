@@ -51,7 +51,8 @@ def test_a_good_posterior_is_near_and_one_without_correlations_is_not(
         study, "ENGINES", {name: study.ENGINES[name] for name in ("ekf full", "laplace diagonal")}
     )
     task = tiny_task(classes=3, features=4, shots=8, logit_scale=10.0)
-    table = study.study(task, [8], [0], (0.01,), draws=8_000).set_index("arm")
+    (table,) = study.study(task, [8], [0], (0.01,), draws=8_000)
+    table = table.set_index("arm")
     near, far = table.loc["ekf full"], table.loc["laplace diagonal"]
     for part in ("weight", "logit", "contrast"):
         assert near[f"{part}_mean_rms"] < 0.1 and near[f"{part}_deviation_rms"] < 0.1
