@@ -25,10 +25,11 @@ from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full, VariationalD
 from bayes_clip.gaussian.cost import GIBIBYTE, free_memory
 from bayes_clip.gaussian.matrices import symmetric
 from bayes_clip.inference import kalman
-from bayes_clip.inference.kalman import STATIC, Batch, KalmanState, StepInfo
+from bayes_clip.inference.kalman import STATIC, KalmanState, StepInfo
+from bayes_clip.inference.linearised import AnyBatch
 from bayes_clip.inference.rules import Rule
+from bayes_clip.inference.stream import Course, Cursor, walk
 from bayes_clip.observation import SOFTMAX, Observation
-from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace, as_dynamics
 
 WORKING_MATRICES = 8  # float64, one step's: factors, gain and products
@@ -53,7 +54,7 @@ class Smoothed:
 
 def run_and_smooth(
     state: KalmanState,
-    data: Sequence[Batch],
+    data: Sequence[AnyBatch],
     rule: Rule,
     state_space: StateSpace | Dynamics = STATIC,
     observation: Observation = SOFTMAX,
@@ -67,11 +68,9 @@ def run_and_smooth(
     """
     _check_family(state.belief)
     check_fits(state.belief, len(data))
-    states, infos = [], []
-    for batch in track(data, "Filtering"):
-        state, info = kalman.update(state, batch, rule, state_space, observation)
-        states.append(state)
-        infos.append(info)
+    course = Course(data, rule, state_space, observation)
+    steps = list(walk(course, Cursor(state)))
+    states, infos = [cursor.state for cursor, _ in steps], [info for _, info in steps]
     return smooth(states, state_space), infos
 
 
