@@ -23,21 +23,26 @@ if TYPE_CHECKING:
     from bayes_clip.data.resolve import load_input, load_task
     from bayes_clip.data.task import Task, few_shot, make_task
     from bayes_clip.errors import UserError
+    from bayes_clip.evaluation.checking import CheckReport, check
     from bayes_clip.evaluation.comparison import compare
     from bayes_clip.evaluation.results import Comparison, Run, summarise
     from bayes_clip.fitting import Fit, fit
     from bayes_clip.model import AdapterModel
     from bayes_clip.posterior import Posterior
     from bayes_clip.predictive import Prediction
+    from bayes_clip.report.check_write import write_check
     from bayes_clip.report.export import to_arviz
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
+    from bayes_clip.state_space import StateSpace
     from bayes_clip.storage import load_posterior
     from bayes_clip.streaming import Update, update
+    from bayes_clip.unrolled import unroll
 
 _HOMES = {
     "AdapterModel": "bayes_clip.model",
     "Backbone": "bayes_clip.backbone.encoder",
+    "CheckReport": "bayes_clip.evaluation.checking",
     "Comparison": "bayes_clip.evaluation.results",
     "FeatureFile": "bayes_clip.data.feature_file",
     "Fit": "bayes_clip.fitting",
@@ -45,9 +50,11 @@ _HOMES = {
     "Posterior": "bayes_clip.posterior",
     "Prediction": "bayes_clip.predictive",
     "Run": "bayes_clip.evaluation.results",
+    "StateSpace": "bayes_clip.state_space",
     "Task": "bayes_clip.data.task",
     "Update": "bayes_clip.streaming",
     "UserError": "bayes_clip.errors",
+    "check": "bayes_clip.evaluation.checking",
     "compare": "bayes_clip.evaluation.comparison",
     "few_shot": "bayes_clip.data.task",
     "fit": "bayes_clip.fitting",
@@ -58,13 +65,16 @@ _HOMES = {
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",
     "to_arviz": "bayes_clip.report.export",
+    "unroll": "bayes_clip.unrolled",
     "update": "bayes_clip.streaming",
+    "write_check": "bayes_clip.report.check_write",
     "write_comparison": "bayes_clip.report.write",
 }
 
 __all__ = [
     "AdapterModel",
     "Backbone",
+    "CheckReport",
     "Comparison",
     "FeatureFile",
     "Fit",
@@ -72,9 +82,11 @@ __all__ = [
     "Posterior",
     "Prediction",
     "Run",
+    "StateSpace",
     "Task",
     "Update",
     "UserError",
+    "check",
     "compare",
     "few_shot",
     "fit",
@@ -85,7 +97,9 @@ __all__ = [
     "make_task",
     "summarise",
     "to_arviz",
+    "unroll",
     "update",
+    "write_check",
     "write_comparison",
 ]
 
