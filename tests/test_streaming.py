@@ -20,7 +20,7 @@ from bayes_clip.data.task import make_task
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.inference import ENGINE_COVARIANCES
-from bayes_clip.inference.rules import DEFAULT_RULE, RULES
+from bayes_clip.inference.rules import DEFAULT_RULE, OTHER_RULES, RULES
 from bayes_clip.packing import fields_of
 from bayes_clip.posterior import Posterior
 from bayes_clip.settings import FitSettings
@@ -52,9 +52,15 @@ def named(names: tuple[str, ...], rows: range, **changes: Any) -> Any:
     return replace(part, class_names=names, support_labels=places, **changes)
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.9])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("covariance", ENGINE_COVARIANCES["ekf"])
+@pytest.mark.parametrize(
+    ("covariance", "rule", "decay"),
+    [
+        *((covariance, rule, 1.0) for covariance in ENGINE_COVARIANCES["ekf"] for rule in RULES),
+        *((covariance, "plain", 0.9) for covariance in ENGINE_COVARIANCES["ekf"]),
+        *(("class_block", rule, 0.9) for rule in RULES if rule != "plain"),
+        *(("diagonal", rule, 0.9) for rule in OTHER_RULES),
+    ],
+)
 def test_pieces_through_files_are_bit_for_bit_the_whole(
     covariance: str, rule: str, decay: float, tmp_path: Path
 ) -> None:
@@ -72,7 +78,7 @@ def test_pieces_through_files_are_bit_for_bit_the_whole(
 
 
 @given(seams=some.sets(some.integers(1, 5)), dtype=some.sampled_from(["float32", "float64"]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_any_seams_on_batch_boundaries_will_do(seams: set[int], dtype: str) -> None:
     asked = steady(dtype=dtype, decay=0.95)
     ends = [4 * seam for seam in sorted(seams)] + [24]
@@ -223,7 +229,7 @@ def test_sweeping_old_labels_lets_a_new_class_learn_from_them(covariance: str) -
     names = (*NAMES, "dog")
     whole = replace(TASK, class_names=names, text_features=text)
     late = update(fitted(12, asked), replace(piece(12, 24), class_names=names, text_features=text)).posterior
-    assert late.stream.kept.sites[0].linear.shape == (4, 4)
+    assert late.stream.kept.sites[0].linear.shape[1] == 4
     assert_near(late.weights.mean, fit(whole, asked).posterior.weights.mean, 1e-6)
 
 
@@ -243,8 +249,9 @@ def test_a_removed_class_goes_and_the_others_stay_bit_for_bit(covariance: str, p
     else:
         (name,) = fields_of(left.weights)[0].keys() - {"mean"}
         assert torch.equal(getattr(left.weights, name), getattr(posterior.weights, name)[[0, 2]])
-    if passes > 1:  # four of the twelve labels were its own
-        assert len(left.stream.kept.sites) == 8 and left.stream.kept.labels.max() == 1
+    if passes > 1:  # a batch with one of its labels is not swept again
+        kept = [] if len(posterior.stream.kept.sites) < 12 else [0, 1] * 4
+        assert left.stream.kept.labels.tolist() == kept
     more = update(left, replace(named((NAMES[0], NAMES[2], NAMES[1]), range(12, 13)), text_features=None))
     assert more.posterior.source.support_rows == 13
 
@@ -292,7 +299,7 @@ def test_the_pace_is_the_fits_unless_another_is_given() -> None:
     posterior = fitted(12, steady())
     assert len(update(posterior, piece(12, 24)).steps) == 3
     assert len(update(posterior, piece(12, 24), pace=Pace(batch_size=1)).steps) == 12
-    assert len(update(posterior, piece(12, 24), pace=Pace(order="balanced", passes=2)).steps) == 3
+    assert len(update(posterior, piece(12, 24), pace=Pace(order="balanced", passes=2)).steps) == 1
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {

@@ -15,7 +15,7 @@ from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.linearised import AnyBatch
 from bayes_clip.inference.program import Program
 from bayes_clip.inference.rules import find_rule
-from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, check_passes, walk
+from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, check_passes, swept_parts, walk
 from bayes_clip.settings import FitSettings
 
 
@@ -98,10 +98,14 @@ def feed(
     cursor = beginning if keeper is None else keeper.cursor(beginning)
     infos: list[StepInfo] = []
     for reached, info in walk(course, cursor):
-        cursor = reached
+        if reached.sweep > cursor.sweep:
+            infos = []
         infos.append(info)
+        cursor = reached
         if keeper is not None:
             keeper.reached(cursor)
+    if settings.passes > 1:
+        sizes = [sum(sizes[part]) for part in swept_parts(sizes, cursor.sites[0])]
     kept = Kept(inputs, labels, tuple(sizes), cursor.sites) if course.keeps else None
     stream = replace(stream, steps=cursor.state.steps, kept=kept, noise=cursor.state.noise)
-    return cursor.state.belief, stream, infos[-len(course.data) :]
+    return cursor.state.belief, stream, infos

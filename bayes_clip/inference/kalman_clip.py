@@ -35,7 +35,7 @@ from bayes_clip.inference import kalman
 from bayes_clip.inference.kalman import STATIC, KalmanState, StepInfo
 from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.rules import plain
-from bayes_clip.observation import Gaussian
+from bayes_clip.observation import SOFTMAX, Gaussian, Observation, Softmax
 from bayes_clip.state_space import Dynamics, StateSpace
 
 NAME = "kalman_clip"
@@ -44,7 +44,10 @@ GATE = 6.634897  # 0.99 quantile of chi-square with one degree of freedom
 
 
 def update(
-    state: KalmanState, batch: Batch, state_space: StateSpace | Dynamics = STATIC
+    state: KalmanState,
+    batch: Batch,
+    state_space: StateSpace | Dynamics = STATIC,
+    observation: Observation = SOFTMAX,
 ) -> tuple[KalmanState, StepInfo]:
     """`kalman.update` with paired cosines observed instead of labels; b rows take O(C D b²) time.
 
@@ -57,8 +60,8 @@ def update(
     belief = kalman.propagated(state, state_space)
     if not isinstance(belief, Diagonal):
         raise UserError(f"--rule {NAME}: keeps a diagonal covariance only; use --covariance diagonal")
-    if batch.design.ndim != 2 or batch.offset is not None:
-        raise UserError(f"--rule {NAME}: needs a linear head, whose class weights have cosines")
+    if batch.design.ndim != 2 or batch.offset is not None or not isinstance(observation, Softmax):
+        raise UserError(f"--rule {NAME}: needs a linear head and class labels, which give cosines")
     cosine, jacobian = paired_cosines(belief.mean, batch.design, batch.labels)
     flat = Diagonal(belief.mean.reshape(-1), belief.variance.reshape(-1))
     innovation = (1 - cosine).double()

@@ -15,7 +15,7 @@ where a sweep one label at a time takes 2 N.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -64,8 +64,6 @@ def refine(
             cavity = take_out(state, batch, kept[index])
             state, info, kept[index] = put_in(cavity, batch, rule, observation)
             infos.append(info)
-    # steps count batches as they came, however they are joined now
-    state = replace(state, steps=len(data))
     return Refined(state, tuple(batches), tuple(kept), tuple(infos))
 
 

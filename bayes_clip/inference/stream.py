@@ -1,9 +1,9 @@
 """The loop that feeds a filter, one batch after another, and where it stands: it can stop and go on anywhere.
 
 A second pass replaces each batch's contribution (its site is taken out before it is put in again, as in
-expectation propagation), so no datum counts twice. A later run may sweep over the batches of an earlier one
-if their sites were kept (`Kept`). What a run leaves behind depends on the state, the sites and the batches
-alone, to the last bit, wherever it was interrupted.
+expectation propagation), so no datum counts twice; small batches are joined for it (`refine`). A later run
+may sweep over the batches of an earlier one if their sites were kept (`Kept`). What a run leaves behind
+depends on the state, the sites and the batches alone, to the last bit, wherever it was interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Full
+from bayes_clip.gaussian.cost import largest_batch
 from bayes_clip.inference import kalman_clip
 from bayes_clip.inference.kalman import (
     STATIC,
@@ -28,6 +29,7 @@ from bayes_clip.inference.kalman import (
     update,
 )
 from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
+from bayes_clip.inference.refine import ROWS_AT_ONCE, groups, joined_batch, joined_site
 from bayes_clip.inference.rules import OTHER_RULES, Rule
 from bayes_clip.observation import SOFTMAX, Observation
 from bayes_clip.progress import track
@@ -94,7 +96,8 @@ class Cursor:
 def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
     """Feed the batches from `cursor` on; yields where the run stands after each, and its info.
 
-    The first pass feeds the batches from `known` on, each further one all of them.
+    The first pass feeds the batches from `known` on, each further one all of them, joined as `swept_parts`
+    says.
 
     Raises:
         UserError: more than one pass, or sites to keep, with a dynamic state space or a covariance that keeps
@@ -103,17 +106,19 @@ def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
     check_passes(course, cursor.state)
     for sweep in range(cursor.sweep, course.passes):
         first = max(cursor.index, course.known if sweep == 0 else 0)
+        parts = [slice(index, index + 1) for index in range(len(course.data))]
+        if sweep > 0:
+            parts = swept_parts([len(batch.labels) for batch in course.data], cursor.sites[0])
+            if len(cursor.sites) > len(parts):  # as the first pass left them
+                cursor = replace(cursor, sites=tuple(joined_site(cursor.sites[part]) for part in parts))
         count = f", pass {sweep + 1} of {course.passes}" if course.passes > 1 else ""
-        for index in track(range(first, len(course.data)), f"Filtering{count}"):
-            batch = course.data[index]
+        for index in track(range(first, len(parts)), f"Filtering{count}"):
+            sites: tuple[Site, ...] = ()
             if course.keeps:
-                state, info, sites = _swept(course, cursor, index, _linear(batch))
-            elif course.rule is PAIRED_COSINES:
-                state, info = kalman_clip.update(cursor.state, _linear(batch), course.state_space)
-                sites = ()
+                batch = joined_batch([_linear(batch) for batch in course.data[parts[index]]])
+                state, info, sites = _swept(course, cursor, index, batch)
             else:
-                state, info = update(cursor.state, batch, course.rule, course.state_space, course.observation)
-                sites = ()
+                state, info = _fed(course, cursor.state, course.data[index])
             state = replace(state, belief=canonical(state.belief))
             cursor = Cursor(state, sites, sweep, index + 1)
             yield cursor, info
@@ -133,7 +138,17 @@ def run(
     Returns the last state and the infos of the last pass. Refusals as in `walk`.
     """
     steps = list(walk(Course(data, rule, state_space, observation, passes), Cursor(state)))
-    return steps[-1][0].state, [info for _, info in steps[-len(data) :]]
+    last = [info for cursor, info in steps if cursor.sweep == passes - 1]
+    return steps[-1][0].state, last
+
+
+def swept_parts(sizes: Sequence[int], site: Site) -> list[slice]:
+    """How passes after the first take batches of these sizes: consecutive ones joined up to 32 rows.
+
+    Fewer where the belief sees all logits of a batch jointly, which one of its sites tells.
+    """
+    most = largest_batch("full", site.linear.shape[1]) if site.matrix.ndim == 2 else None
+    return groups(sizes, min(ROWS_AT_ONCE, most or ROWS_AT_ONCE))
 
 
 def check_passes(course: Course, state: KalmanState) -> None:
@@ -165,6 +180,12 @@ def canonical(tensors: Tensors) -> Tensors:
     return replace(tensors, **moved)
 
 
+def _fed(course: Course, state: KalmanState, batch: AnyBatch) -> tuple[KalmanState, StepInfo]:
+    if course.rule is PAIRED_COSINES:
+        return kalman_clip.update(state, _linear(batch), course.state_space, course.observation)
+    return update(state, batch, course.rule, course.state_space, course.observation)
+
+
 def _swept(
     course: Course, cursor: Cursor, index: int, batch: Batch
 ) -> tuple[KalmanState, StepInfo, tuple[Site, ...]]:
@@ -177,7 +198,10 @@ def _swept(
 
 def _linear(batch: AnyBatch) -> Batch:
     if isinstance(batch, CurvedBatch):
-        raise UserError("--passes above 1 with logits that are not linear in the weights: one pass only")
+        raise UserError(
+            "--passes above 1 or --rule kalman_clip with logits that are not linear in the weights: "
+            "use one pass and another rule"
+        )
     return batch
 
 
