@@ -6,16 +6,19 @@
 What the classes look like turns by 90 degrees along the stream: little by little (slow), or at once in the
 middle (abrupt). For digits the pictures are turned before pocket_clip encodes them; for a feature task each
 class turns in the plane of its own mean direction and that of the next class. Every batch is predicted from
-the batches before it, then learned; the score is the NLL per label (prequential). No arm sees a label early:
-where something is chosen online, the choice for a batch is what scored best on all batches before it.
+the batches before it, then learned; the score is the NLL per label (prequential). No arm but those in
+hindsight sees a label early.
 
-    filter, static          class_block covariance, rule `expected`; the covariance scale chosen online
-    filter, first quarter   process noise and covariance scale chosen online in the first quarter, then kept
-    filter, online          process noise and covariance scale chosen online
-    refit map, online       the mode of the last W batches, refitted before every batch; W chosen online
-    refit laplace, online   the same with Laplace's covariance; W and the covariance scale chosen online
-    ..., in hindsight       the same with the one choice that was best over this whole stream: out of reach
+    filter, static          rule `expected`, class_block, no process noise; covariance scale chosen
+    filter, first quarter   process noise and covariance scale chosen in the first quarter, then kept
+    filter, chosen          process noise and covariance scale chosen before every batch
+    filter, averaged        all of them, each with the probability its scores so far give it
+    refit map, ...          the mode of the last W batches, refitted before every batch; W chosen or averaged
+    refit laplace, ...      the same with Laplace's covariance; W and the covariance scale chosen or averaged
+    ..., in hindsight       the one choice that was best over this whole stream: out of reach
 
+Chosen is what scored best on all batches before. Averaged is the Bayesian mixture of the choices with equal
+prior weights: over the whole stream it loses at most log(choices) nats to the best of them.
 Prior variances are the defaults of rule and engine. Writes analysis/results/drifting_labels_<task>.csv,
 _profile.csv, .md and .png.
 """
@@ -34,12 +37,11 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
-from PIL import Image
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor
+from turning_classes import Stream, make_stream
 
 import bayes_clip as bc
-from bayes_clip.data.digit_images import digit_images
 from bayes_clip.inference import kalman
 from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.mode import find_mode, mode_problem, weights_of
@@ -54,21 +56,9 @@ RESULTS = Path(__file__).parent / "results"
 SCENARIOS = ("slow", "abrupt")
 NOISES = (0.0, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 WINDOWS = (2, 4, 8, 16)
-REFERENCE = "filter, online"
-PICTURED = ("filter, static", REFERENCE, "refit map, online", "refit laplace, online")
-TURN = 90.0  # degrees, from the first batch to the last
+REFERENCE = "filter, averaged"
+PICTURED = ("filter, static", REFERENCE, "refit map, averaged", "refit laplace, averaged")
 TINY = 1e-30
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A linear head's batches in order; logits are design Wᵀ."""
-
-    design: Tensor  # (T, b, D)
-    labels: Tensor  # (T, b)
-    prior_mean: Tensor  # (C, D)
-    logit_variance: float  # of a logit at unit prior variance
-    has_text: bool
 
 
 @dataclass(frozen=True)
@@ -77,59 +67,6 @@ class Losses:
 
     values: np.ndarray
     scores: np.ndarray  # (choices, 2) prequential score and log evidence per label; empty for refits
-
-
-def angles(scenario: str, steps: int) -> np.ndarray:
-    """Degrees (T,) by which the classes have turned at each batch."""
-    along = np.linspace(0, 1, steps)
-    return TURN * (along if scenario == "slow" else (along > 0.5).astype(float))
-
-
-def make_stream(task: bc.Task, scenario: str, seed: int, steps: int, batch_size: int) -> Stream:
-    """`steps` batches of rows of the task drawn without replacement, turned as the scenario says."""
-    rows = np.concatenate([task.support_labels, task.query_labels])
-    steps = min(steps, len(rows) // batch_size)
-    order = np.random.default_rng(seed).permutation(len(rows))[: steps * batch_size]
-    degrees = np.repeat(angles(scenario, steps), batch_size)
-    if task.name == "digits":
-        features, labels = turned_digits(order, degrees)
-    else:
-        features = turned_features(task, torch.as_tensor(order), torch.as_tensor(degrees))
-        labels = torch.as_tensor(rows[order])
-    scale = task.logit_scale
-    text = task.text_features
-    return Stream(
-        (scale * features).reshape(steps, batch_size, -1),
-        labels.reshape(steps, batch_size),
-        torch.zeros(task.num_classes, task.num_features) if text is None else text,
-        scale**2,
-        text is not None,
-    )
-
-
-def turned_digits(order: np.ndarray, degrees: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Unit features (N, D) of digits turned counter-clockwise, and their labels (N,)."""
-    images, labels = digit_images()
-    pictures = (
-        Image.fromarray(images[row]).rotate(angle, Image.Resampling.BICUBIC)
-        for row, angle in zip(order, degrees, strict=True)
-    )
-    features = bc.load_backbone().encode_images(pictures, description="encoding digits", total=len(order))
-    return torch.nn.functional.normalize(features, dim=-1), torch.from_numpy(labels[order])
-
-
-def turned_features(task: bc.Task, order: Tensor, degrees: Tensor) -> Tensor:
-    """Features (N, D), those of class c turned in the plane of its mean direction and that of class c + 1."""
-    features = torch.cat([task.support_features, task.query_features])
-    labels = torch.cat([task.support_labels, task.query_labels])
-    means = torch.stack([features[labels == label].mean(0) for label in range(task.num_classes)])
-    first = torch.nn.functional.normalize(means, dim=-1)
-    second = first.roll(-1, dims=0)
-    second = torch.nn.functional.normalize(second - (second * first).sum(-1, keepdim=True) * first, dim=-1)
-    rows, u, w = features[order], first[labels[order]], second[labels[order]]
-    along, across = (rows * u).sum(-1, keepdim=True), (rows * w).sum(-1, keepdim=True)
-    cosine, sine = degrees.deg2rad().cos()[:, None].float(), degrees.deg2rad().sin()[:, None].float()
-    return rows + (cosine - 1) * (along * u + across * w) + sine * (along * w - across * u)
 
 
 def batch_losses(belief: LogitBelief, design: Tensor, labels: Tensor) -> list[float]:
@@ -183,7 +120,7 @@ def refit(mean: Tensor, variance: Tensor, design: Tensor, labels: Tensor) -> Log
     return laplace("class_block", design, labels, mode, variance)
 
 
-def chosen_online(losses: np.ndarray, until: int | None = None) -> np.ndarray:
+def chosen(losses: np.ndarray, until: int | None = None) -> np.ndarray:
     """Losses (T,) of following, at each step, the choice with the least total loss before it.
 
     `losses` (choices, T); the first choice begins. From step `until` on the choice is kept.
@@ -195,21 +132,27 @@ def chosen_online(losses: np.ndarray, until: int | None = None) -> np.ndarray:
     return losses[best, np.arange(losses.shape[1])]
 
 
+def averaged(losses: np.ndarray) -> np.ndarray:
+    """Losses (T,) of the mixture of all choices (choices, T), weighted by exp(−total loss before)."""
+    total = np.cumsum(losses, axis=1)
+    mixture = special.logsumexp(-total, axis=0) - np.log(len(losses))
+    return -np.diff(mixture, prepend=0.0)
+
+
 def arms(filtered: Losses, refitted: Losses) -> dict[str, np.ndarray]:
     """Arm -> loss of each batch, (T,)."""
     steps = filtered.values.shape[-1]
     all_filters, all_refits = (one.values.reshape(-1, steps) for one in (filtered, refitted))
     modes = refitted.values[:, 0]
-    return {
-        "filter, static": chosen_online(filtered.values[0]),
-        "filter, first quarter": chosen_online(all_filters, until=steps // 4),
-        REFERENCE: chosen_online(all_filters),
-        "filter, in hindsight": all_filters[all_filters.sum(1).argmin()],
-        "refit map, online": chosen_online(modes),
-        "refit map, in hindsight": modes[modes.sum(1).argmin()],
-        "refit laplace, online": chosen_online(all_refits),
-        "refit laplace, in hindsight": all_refits[all_refits.sum(1).argmin()],
+    found = {
+        "filter, static": chosen(filtered.values[0]),
+        "filter, first quarter": chosen(all_filters, until=steps // 4),
     }
+    for name, losses in (("filter", all_filters), ("refit map", modes), ("refit laplace", all_refits)):
+        found[f"{name}, chosen"] = chosen(losses)
+        found[f"{name}, averaged"] = averaged(losses)
+        found[f"{name}, in hindsight"] = losses[losses.sum(1).argmin()]
+    return found
 
 
 def study(task: bc.Task, seeds: list[int], steps: int, batch_size: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -287,29 +230,35 @@ def draw(table: pd.DataFrame, profile: pd.DataFrame, path: Path) -> None:
         plt.close(figure)
 
 
+def write(name: str, table: pd.DataFrame, profile: pd.DataFrame, what: str) -> None:
+    """The tables, the summary and the figure, in analysis/results."""
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"drifting_labels_{name}"
+    totals = table.groupby(["task", "scenario", "seed", "arm"], sort=False)["nll"].mean().reset_index()
+    totals.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
+    profile.to_csv(f"{stem}_profile.csv", index=False, float_format="%.6g")
+    head = (
+        f"{name}: {what}; mean over the seeds ± 95 % interval, differences paired by seed. "
+        "Scores and evidence are nats a label.\n\n"
+    )
+    stem.with_suffix(".md").write_text(head + summary(table, profile) + "\n", encoding="utf-8")
+    draw(table, profile, stem.with_suffix(".png"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", help="digits, or a feature task (.npz, .safetensors)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=40, help="batches in the stream")
+    parser.add_argument("--steps", type=int, default=24, help="batches in the stream")
     parser.add_argument("--batch-size", type=int, default=20)
     asked = parser.parse_args()
     task = bc.load_task(asked.task)
     table, profile = study(task, asked.seeds, asked.steps, asked.batch_size)
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"drifting_labels_{task.name}"
-    totals = table.groupby(["task", "scenario", "seed", "arm"], sort=False)["nll"].mean().reset_index()
-    totals.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
-    profile.to_csv(f"{stem}_profile.csv", index=False, float_format="%.6g")
-    head = (
-        f"{task.name}: {asked.steps} batches of {asked.batch_size} labels, seeds {asked.seeds}; "
-        "mean over the seeds ± 95 % interval, differences paired by seed. "
-        "Scores and evidence are nats a label.\n\n"
+    write(
+        task.name, table, profile, f"{asked.steps} batches of {asked.batch_size} labels, seeds {asked.seeds}"
     )
-    stem.with_suffix(".md").write_text(head + summary(table, profile) + "\n", encoding="utf-8")
-    draw(table, profile, stem.with_suffix(".png"))
 
 
 if __name__ == "__main__":
