@@ -67,13 +67,13 @@ def killed_at(step: int, run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
     return False
 
 
-def test_a_fit_stopped_at_any_rename_goes_on_to_the_same_bits(
+def test_a_fit_stopped_at_renames_goes_on_to_the_same_bits(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over an older posterior, which is there until the new one is."""
     task, before = piece(0, 6, partial=False), stored(fitted)
     fit_into(tmp_path / "whole", task, SINGLE)
-    for step in range(1, 99):
+    for step in range(1, 99, 2):
         folder = copytree(fitted, tmp_path / str(step))
         stopped = killed_at(
             step, lambda to=folder: fit_into(to, task, SINGLE, checkpoint_every=3), monkeypatch

@@ -11,6 +11,7 @@ from bayes_clip.inference import ENGINE_COVARIANCES, kalman
 from bayes_clip.inference.feeding import Batches, feed
 from bayes_clip.inference.kalman import Batch
 from bayes_clip.inference.program import read_program
+from bayes_clip.inference.refine import refine
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.stream import Course, Cursor, Stream, canonical, run, walk
 from bayes_clip.model import context_of, find_model
@@ -20,6 +21,8 @@ from bayes_clip.state_space import StateSpace
 
 PROBLEM = small_problem(rows=9)
 DATA = [Batch(PROBLEM.design[part], PROBLEM.labels[part]) for part in torch.arange(9).split(2)]
+BIG = small_problem(rows=40)
+LARGE = [Batch(BIG.design[part], BIG.labels[part]) for part in torch.arange(40).split(20)]
 RULE = RULES["iterated"]
 PROGRAM = read_program(
     find_model("linear_probe")(context_of(PROBLEM.mean, ("a", "b", "c"), 1.0, 5), 0.5), PROBLEM.design
@@ -40,35 +43,41 @@ def test_one_pass_is_one_update_after_another() -> None:
 
 
 @pytest.mark.parametrize("family", ["class_block", "full"])
-def test_further_passes_take_each_batch_out_and_put_it_in_again(family: str) -> None:
+def test_further_passes_take_batches_out_and_put_them_in_again(family: str) -> None:
+    """Joined: what five batches said is taken out as one, and learned again as one (tests of `refine`)."""
     state, sites = start(family), []
     for batch in DATA:
         state, _, site = kalman.put_in(state, batch, RULE)
         sites.append(site)
-    for batch, site in zip(DATA, sites, strict=True):
-        state, _, _ = kalman.put_in(kalman.take_out(state, batch, site), batch, RULE)
+    refined = refine(state, DATA, sites, RULE)
     ended, infos = run(start(family), DATA, RULE, passes=2)
-    assert_near(ended.belief.mean, state.belief.mean)
-    assert ended.steps == 5 and len(infos) == 5
+    assert_near(ended.belief.mean, refined.state.belief.mean)
+    assert_near(ended.belief.covariance, refined.state.belief.covariance)
+    assert len(infos) == len(refined.infos) == 1
 
 
 def test_where_it_stands_is_all_it_takes_to_go_on() -> None:
-    course = Course(DATA, RULE, passes=3)
-    whole = [cursor for cursor, _ in walk(course, Cursor(start()))]
-    assert [(cursor.sweep, cursor.index) for cursor in whole] == [
-        (sweep, index) for sweep in range(3) for index in range(1, 6)
-    ]
-    for stop in (0, 4, 6, 13, 14):
-        last = [cursor for cursor, _ in walk(course, whole[stop])] or [whole[stop]]
-        assert torch.equal(last[-1].state.belief.covariance, whole[-1].state.belief.covariance)
-        assert len(last) == max(1, 14 - stop)
+    """Large batches stay as they are; small ones are joined after the first pass."""
+    for data in (DATA, LARGE):
+        course = Course(data, RULE, passes=3)
+        whole = [cursor for cursor, _ in walk(course, Cursor(start()))]
+        swept = 1 if data is DATA else 2
+        assert [(cursor.sweep, cursor.index) for cursor in whole] == [
+            *((0, index + 1) for index in range(len(data))),
+            *((sweep, index + 1) for sweep in (1, 2) for index in range(swept)),
+        ]
+        for stop in range(len(whole)):
+            rest = [cursor for cursor, _ in walk(course, whole[stop])]
+            last = (rest or [whole[stop]])[-1]
+            assert torch.equal(last.state.belief.covariance, whole[-1].state.belief.covariance)
+            assert len(rest) == len(whole) - 1 - stop
 
 
 def test_batches_that_are_known_are_swept_from_the_second_pass_on() -> None:
-    first = [cursor for cursor, _ in walk(Course(DATA[:2], RULE, passes=2), Cursor(start()))][-1]
-    course = Course(DATA, RULE, passes=2, known=2)
+    first = [cursor for cursor, _ in walk(Course(LARGE[:1], RULE, passes=2), Cursor(start()))][-1]
+    course = Course(LARGE, RULE, passes=2, known=1)
     fed = [(c.sweep, c.index) for c, _ in walk(course, Cursor(first.state, first.sites))]
-    assert fed == [(0, 3), (0, 4), (0, 5), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
+    assert fed == [(0, 2), (1, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("covariance", ENGINE_COVARIANCES["ekf"])
@@ -119,7 +128,7 @@ def test_streams_come_back_from_their_packing() -> None:
     )
     tensors = under("stream", pack_stream(stream))
     again = unpack_stream(taken("stream", tensors), {"steps": 3, "updates": 2}, "cpu")
-    assert not tensors and (again.steps, again.updates, again.kept.sizes) == (3, 2, (4, 4, 1))
+    assert not tensors and (again.steps, again.updates, again.kept.sizes) == (3, 2, (9,))
     assert torch.equal(again.kept.labels, PROBLEM.labels) and again.kept.labels.dtype == torch.int64
 
 
