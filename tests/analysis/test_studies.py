@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from small_problems import tiny_task
 
 import bayes_clip as bc
 
@@ -48,3 +49,26 @@ def test_regret_is_measured_against_the_best_of_the_grid(task: bc.Task) -> None:
     assert (table["regret"] == table["chosen_nll"] - table["best_fixed_nll"]).all()
     assert table["best_fixed_variance"].isin(study.GRID).all()
     assert study.summary(table).count("\n") == 2
+
+
+def test_labels_one_at_a_time_are_mended_by_sweeps_and_the_table_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = load("labels_one_at_a_time")
+    monkeypatch.setattr(study, "SHOTS", 3)
+    table = study.study(tiny_task(classes=4, shots=3), [0])
+    swept = table[(table["rule"] == "iterated") & (table["treatment"] == "joined sweep")]
+    # 12 labels are joined to one batch, which the iterated rule takes to the mode whatever came before
+    assert swept["nll_above_mode"].abs().max() < 1e-3
+    assert swept["order_matters"].max() < 1e-3
+    came = table[(table["treatment"] == "as it came") & (table["rule"] == "expected")]
+    assert set(came["order"]) == set(study.ORDERS)
+    assert study.summary(table).count("\n") > 8
+
+
+def test_the_published_recipe_stands_beside_the_default() -> None:
+    study = load("paired_cosines")
+    table = study.study(tiny_task(shots=2), shots=[1], seeds=[0])
+    assert len(table) == len(study.ARMS) + 1
+    assert table["noise"].notna().sum() == (table["rule"] == "kalman_clip").sum()
+    assert "kalman_clip" in study.summary(table)
