@@ -81,22 +81,8 @@ def update(
 
     Logits that are not linear are linearised at the batch's mode, or by rules of one step at the prediction.
     """
-    start = time.perf_counter()
-    belief = propagated(state, state_space)
-    if isinstance(batch, CurvedBatch):
-        curved = batch
-        batch = at_mode(belief, curved, observation) if rule in RELINEARISING else curved.at(belief.mean)
-    projection, exact = projected(belief, batch)
-    with one_thread():
-        score = _prequential_score(exact, batch.labels, observation)
-        nis, freedom, innovation = _innovation(exact, batch.labels, observation)
-        variance = _prior_logit_variance(state, batch)
-        change = rule(observation, exact.gram, exact.logits, batch.labels, variance)
-    moved = conditioned(belief, projection, change.dual, change.downdate)
-    gain = (moved.mean - belief.mean).norm() / innovation.clamp_min(torch.finfo(innovation.dtype).tiny)
-    seconds = time.perf_counter() - start
-    info = StepInfo(len(batch.labels), score, change, nis, freedom, gain, seconds)
-    return replace(state, belief=moved, steps=state.steps + 1), info
+    state, info, _ = _updated(state, batch, rule, state_space, observation)
+    return state, info
 
 
 def propagated(state: KalmanState, state_space: StateSpace | Dynamics) -> Belief:
@@ -120,11 +106,36 @@ def put_in(
     state: KalmanState, batch: Batch, rule: Rule, observation: Observation = SOFTMAX
 ) -> tuple[KalmanState, StepInfo, Site]:
     """`update` of the static model that also returns the batch's site, for `take_out`."""
-    _, exact = projected(state.belief, batch)
-    state, info = update(state, batch, rule, STATIC, observation)
+    state, info, exact = _updated(state, batch, rule, STATIC, observation)
     matrix = exact.gram.site_of(info.change.downdate)
     linear = exact.gram.site_linear(matrix, info.change.logits, info.change.dual)
     return state, info, Site(matrix, linear)
+
+
+def _updated(
+    state: KalmanState,
+    batch: Batch | CurvedBatch,
+    rule: Rule,
+    state_space: StateSpace | Dynamics,
+    observation: Observation,
+) -> tuple[KalmanState, StepInfo, Projection]:
+    """`update`, and the batch as the belief saw it before, in float64."""
+    start = time.perf_counter()
+    belief = propagated(state, state_space)
+    if isinstance(batch, CurvedBatch):
+        curved = batch
+        batch = at_mode(belief, curved, observation) if rule in RELINEARISING else curved.at(belief.mean)
+    projection, exact = projected(belief, batch)
+    with one_thread():
+        score = _prequential_score(exact, batch.labels, observation)
+        nis, freedom, innovation = _innovation(exact, batch.labels, observation)
+        variance = _prior_logit_variance(state, batch)
+        change = rule(observation, exact.gram, exact.logits, batch.labels, variance)
+    moved = conditioned(belief, projection, change.dual, change.downdate)
+    gain = (moved.mean - belief.mean).norm() / innovation.clamp_min(torch.finfo(innovation.dtype).tiny)
+    seconds = time.perf_counter() - start
+    info = StepInfo(len(batch.labels), score, change, nis, freedom, gain, seconds)
+    return replace(state, belief=moved, steps=state.steps + 1), info, exact
 
 
 def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
