@@ -85,7 +85,7 @@ def update_into(
     if out is not None:
         check_posterior_folder(out)
     with locked(out or folder) as target:
-        request = request_to_update(task, remove, pace, backbone, templates)
+        request = request_to_update(task, remove, pace, backbone, templates, device)
         made = Made(request, storage.identity_of(folder))
         if resume and _finished(target, made, in_place=target.samefile(folder)):
             _clear_away(target)

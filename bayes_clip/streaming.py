@@ -129,6 +129,7 @@ def request_to_update(
     pace: Pace | None = None,
     backbone: Backbone | None = None,
     templates: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> str:
     """The hash of all that decides what an update makes of a posterior."""
     encoder = None if backbone is None else backbone.fingerprint
@@ -137,6 +138,7 @@ def request_to_update(
         "remove": remove,
         "encoder": encoder,
         "templates": templates,
+        "device": device,  # results agree to the last bit on one kind of device only
     }
     if task is None:
         return request_of(described, {})
