@@ -214,9 +214,9 @@ def write(table: pd.DataFrame) -> None:
     table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.6g")
     head = (
         f"{task}, {SHOTS} shots, prior variance {VARIANCE:g}, labels one at a time (but for the balanced "
-        f"batches). Query NLL above the mode's, mean (worst) of seeds {seeds}; order matters: total variation "
-        "between the predictions of the two orders, mean over the queries. Processor seconds of the stream and "
-        f"its sweeps together, in the span of the support features, on {hardware()}.\n\n"
+        f"batches). Query NLL above the mode's, mean (worst) of seeds {seeds}; order matters: total "
+        "variation between predictions of the two orders, mean over the queries. Processor seconds of the "
+        f"stream and its sweeps together, in the span of the support features, on {hardware()}.\n\n"
     )
     stem.with_suffix(".md").write_text(head + summary(table) + "\n", encoding="utf-8")
     draw_figure(table, stem.with_suffix(".png"))
