@@ -14,7 +14,6 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-import torch
 from small_problems import tiny_task
 from streams import TASK, described, piece, steady, stored
 
@@ -144,7 +143,6 @@ def reached(folder: Path) -> int:
 
 def test_kill_9_in_another_process(processes: Any, tmp_path: Path) -> None:
     """A fit is killed twice and an update of it once, each while a second writer is refused."""
-    torch.set_num_threads(1)  # as in the other process
     long = tiny_task(shots=24, features=5)
     save_feature_task(long, tmp_path / "all.npz")
     save_feature_task(piece(0, 48, long), tmp_path / "first.npz")
