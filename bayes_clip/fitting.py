@@ -28,6 +28,7 @@ from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
 __all__ = ["Fit", "FitSettings", "fit"]
 
 MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
+NEED_A_SLOPE = ("map", "ekf", "laplace")  # engines that follow the Jacobian from the prior mean
 MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
 
 
@@ -179,8 +180,14 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             "one output per class (or a single Normal or Bernoulli output for two classes)"
         )
     some = inputs[:: max(1, len(inputs) // MOST_ROWS_MEASURED)]
-    variance = designs.times(program.design(some).square(), program.prior_variance).mean()
-    return problem, float(variance)
+    variance = float(designs.times(program.design(some).square(), program.prior_variance).mean())
+    if not variance > 0 and settings.engine in NEED_A_SLOPE:
+        raise UserError(
+            f"{program.name}: at the prior mean its logits do not move with any weight, so {settings.engine} "
+            "has nowhere to go; give a site a prior mean away from there (for a two-layer adapter: a first "
+            "layer that is not zero)"
+        )
+    return problem, variance
 
 
 def _with_covariance(settings: FitSettings, program: Program) -> FitSettings:
@@ -201,7 +208,8 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
     """Prior variance (unless it is given) and covariance scale, from balanced folds of the support set."""
     engine = settings.engine
     given = settings.prior_variance
-    if not problem.model.tunes_prior:
+    tunes = problem.model.tunes_prior
+    if not tunes:
         if given is not None:
             raise UserError(
                 f"--prior-variance {given:g}: {problem.program.name} writes its own prior; change it there"
@@ -210,7 +218,7 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
     kind = settings.update_rule if engine == "ekf" else "vi" if engine in ("vi", "nuts") else engine
     if engine == "zero_shot":
         return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)
-    centre = default_variance(kind, logit_variance, has_text)
+    centre = default_variance(kind, logit_variance, has_text) if tunes else 1.0
     folds = held_out(problem, settings) if engine != "nuts" else None
     if folds is None:
         return Tuned(given or centre, 0.0)

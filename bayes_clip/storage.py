@@ -25,7 +25,7 @@ from bayes_clip.files import read_tensors, remove_others, write_tensors, write_w
 from bayes_clip.gaussian import FAMILIES
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.lock import locked
-from bayes_clip.model import Context, find_model
+from bayes_clip.model import Context, find_model, list_models
 from bayes_clip.packing import fields_of, pack_stream, rebuilt, taken, under, unpack_stream
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
@@ -197,6 +197,11 @@ def identity_of(folder: Path | str) -> str:
 def program_file(model: str) -> tuple[str, str]:
     """How the program is found from any folder, and the hash of its file (empty for our own)."""
     if not model.endswith(".py"):
+        if model not in list_models():
+            raise UserError(
+                f"{model}: a program given in Python alone cannot be found again; put it in a file and fit with "
+                "its path as the model, then save"
+            )
         return model, ""
     path = Path(model).resolve()
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()

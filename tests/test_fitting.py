@@ -3,9 +3,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from small_problems import assert_near, tiny_task
+from torch import Tensor
 
 from bayes_clip.data.task import few_shot
 from bayes_clip.errors import UserError
@@ -81,3 +84,31 @@ def test_gradients_are_neither_needed_nor_left_behind() -> None:
     posterior = fit(TASK, FitSettings(engine="ekf")).posterior
     assert not posterior.weights.mean.requires_grad
     assert torch.is_grad_enabled()
+
+
+def test_a_program_without_slope_at_its_prior_mean_is_refused_by_engines_that_need_one() -> None:
+    """A product of two layers that are both zero: a saddle that no Newton or Kalman step leaves."""
+
+    def dead(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        first = pyro.sample("first", dist.Normal(torch.zeros(2, inputs.shape[1]), 1.0).to_event(2))
+        second = pyro.sample("second", dist.Normal(torch.zeros(3, 2), 1.0).to_event(2))
+        with pyro.plate("data", len(inputs)):
+            return pyro.sample("labels", dist.Categorical(logits=inputs @ first.mT @ second.mT), obs=labels)
+
+    for engine in ("map", "ekf", "laplace"):
+        with pytest.raises(UserError, match="dead: at the prior mean its logits do not move"):
+            fit(tiny_task(), FitSettings(engine=engine), program=dead)
+    assert fit(tiny_task(), FitSettings(engine="vi", predictive="plug_in"), program=dead).seconds > 0
+
+
+def test_process_noise_chosen_by_score_is_kept_with_the_posterior() -> None:
+    fitted = fit(tiny_task(shots=3), FitSettings(process_noise="auto", prior_variance=0.01, batch_size=3))
+    assert fitted.drift is not None
+    best = max(fitted.drift.profile, key=lambda tried: tried.prequential_score)
+    assert fitted.drift.process_noise == best.process_noise
+    assert fitted.posterior.source.settings.process_noise == fitted.drift.process_noise
+    assert fitted.info["process_noise"] == fitted.drift.process_noise
+    (note,) = fitted.notes
+    assert note.startswith("process noise") and "prequential score" in note
+    with pytest.raises(UserError, match="--passes above 1 with --process-noise auto"):
+        FitSettings(process_noise="auto", passes=2)

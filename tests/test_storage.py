@@ -12,6 +12,7 @@ from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.gaussian import FAMILIES
 from bayes_clip.inference import mcmc
+from bayes_clip.model import find_model
 from bayes_clip.posterior import Posterior
 from bayes_clip.resources import models_folder
 from bayes_clip.settings import FitSettings
@@ -234,3 +235,13 @@ def test_a_posterior_fitted_on_a_gpu_loads_on_the_cpu(tmp_path: Path) -> None:
     assert after.weights.mean.device.type == "cpu" and after.stream.prior_mean.device.type == "cpu"
     assert torch.equal(after.weights.covariance, before.weights.covariance.cpu())
     assert torch.equal(after.stream.kept.sites[0].matrix, before.stream.kept.sites[0].matrix.cpu())
+
+
+def test_a_program_given_in_python_alone_cannot_be_saved(tmp_path: Path) -> None:
+    class Own(find_model("linear_probe")):
+        """The linear probe, but not from a file."""
+
+    fitted = fit(tiny_task(), FitSettings(engine="map", prior_variance=0.01), program=Own)
+    with pytest.raises(UserError, match="Own: a program given in Python alone cannot be found again"):
+        fitted.posterior.save(tmp_path / "posterior")
+    assert not (tmp_path / "posterior" / "posterior.json").exists()

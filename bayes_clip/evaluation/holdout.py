@@ -122,10 +122,11 @@ def dated(posterior: Posterior, held_out: HeldOut | None) -> tuple[str, ...]:
 
 
 def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:
-    source = posterior.source
+    source, program = posterior.source, type(posterior.program)
+    given = source.prior_variance if program.tunes_prior else None
     # plug_in while fitting, so that no covariance scale is chosen anew
-    settings = replace(source.settings, prior_variance=source.prior_variance, predictive="plug_in")
-    fitted = fit(task, settings).posterior
+    settings = replace(source.settings, prior_variance=given, predictive="plug_in")
+    fitted = fit(task, settings, program=program).posterior
     return Posterior(fitted.program, fitted.weights, source)
 
 

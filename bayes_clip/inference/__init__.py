@@ -5,7 +5,7 @@ from __future__ import annotations
 ENGINES: dict[str, str] = {
     "zero_shot": "the prior mean: CLIP as it comes, no labels used",
     "map": "the posterior mode: a point estimate, no covariance",
-    "ekf": "extended Kalman filter over class-balanced batches: one pass, streaming, calibrated",
+    "ekf": "extended Kalman filter over class-balanced batches: one pass, takes labels as they come",
     "laplace": "Gaussian at the mode with the Gauss-Newton covariance",
     "vi": "Pyro SVI: mean-field (diagonal) or low-rank Gaussian by gradient steps on the ELBO",
     "nuts": "Pyro NUTS: draws from the exact posterior; small problems only",
