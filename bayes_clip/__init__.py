@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
     from bayes_clip.state_space import StateSpace
-    from bayes_clip.storage import load_posterior
+    from bayes_clip.storage.folder import load_posterior
     from bayes_clip.streaming import Update, update
     from bayes_clip.unrolled import unroll
 
@@ -60,7 +60,7 @@ _HOMES = {
     "fit": "bayes_clip.fitting",
     "load_backbone": "bayes_clip.backbone.encoder",
     "load_input": "bayes_clip.data.resolve",
-    "load_posterior": "bayes_clip.storage",
+    "load_posterior": "bayes_clip.storage.folder",
     "load_task": "bayes_clip.data.resolve",
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",

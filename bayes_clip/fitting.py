@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip.checkpoint import Checkpoints
 from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import design as designs
@@ -23,6 +22,7 @@ from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel, as_program, context_of, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
+from bayes_clip.storage.checkpoint import Checkpoints
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
 
 __all__ = ["Fit", "FitSettings", "fit"]

@@ -177,7 +177,7 @@ class Posterior(AutoContinuous):
 
     def save(self, folder: Path | str) -> None:
         """Write it to a folder that `load_posterior` reads (safetensors and JSON)."""
-        from bayes_clip.storage import save_posterior
+        from bayes_clip.storage.folder import save_posterior
 
         save_posterior(self, folder)
 

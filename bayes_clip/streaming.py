@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bayes_clip.checkpoint import Checkpoints, request_of
 from bayes_clip.class_changes import Matched, add_classes, match_classes, remove_class
 from bayes_clip.data.encode import encode_class_names
 from bayes_clip.data.task import DEFAULT_LOGIT_SCALE, Task
@@ -27,7 +26,8 @@ from bayes_clip.inference.feeding import feed
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.posterior import Posterior
 from bayes_clip.settings import FitSettings
-from bayes_clip.storage import program_file
+from bayes_clip.storage.checkpoint import Checkpoints, request_of
+from bayes_clip.storage.folder import program_file
 
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
     from bayes_clip.backbone.encoder import Backbone

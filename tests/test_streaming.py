@@ -21,10 +21,10 @@ from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.inference import ENGINE_COVARIANCES
 from bayes_clip.inference.rules import DEFAULT_RULE, OTHER_RULES, RULES
-from bayes_clip.packing import fields_of
 from bayes_clip.posterior import Posterior
 from bayes_clip.settings import FitSettings
-from bayes_clip.storage import load_posterior
+from bayes_clip.storage.folder import load_posterior
+from bayes_clip.storage.packing import fields_of
 from bayes_clip.streaming import Pace, Update, update
 
 NAMES = TASK.class_names

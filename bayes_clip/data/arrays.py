@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.files import written_whole
+from bayes_clip.storage.files import written_whole
 
 SUFFIXES = (".npz", ".safetensors")
 

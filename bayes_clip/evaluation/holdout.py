@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bayes_clip import storage
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.metrics import confidence_and_correct
 from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
 from bayes_clip.fitting import fit
 from bayes_clip.inference.batches import balanced_folds
-from bayes_clip.lock import locked
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
-from bayes_clip.storage import check_posterior_folder, write_posterior
+from bayes_clip.storage import folder as storage
+from bayes_clip.storage.folder import check_posterior_folder, write_posterior
+from bayes_clip.storage.lock import locked
 
 MOST_FOLDS = 4  # each costs a fit; with more, each fit is closer to the final one
 KNOWN_SHARE = 0.95  # of the rows of known classes that should be called "in"

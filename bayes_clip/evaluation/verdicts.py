@@ -12,9 +12,9 @@ from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import HeldOut
 from bayes_clip.evaluation.results import Cell
 from bayes_clip.evaluation.write import write_csv
-from bayes_clip.files import written_whole
 from bayes_clip.posterior import Posterior
 from bayes_clip.predictive import Prediction
+from bayes_clip.storage.files import written_whole
 
 VERDICT_COLUMNS = (
     "input",

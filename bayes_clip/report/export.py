@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from xarray import DataArray
 
-from bayes_clip.files import written_whole
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.posterior import Posterior
 from bayes_clip.report.draws import attributes, draw
+from bayes_clip.storage.files import written_whole
 
 OBSERVED = "labels"  # the name of the observed variable in every group of `from_draws`
 DRAWS = 500

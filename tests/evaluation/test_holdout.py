@@ -14,7 +14,7 @@ import bayes_clip as bc
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import HeldOut, hold_out, load_held_out, save_with_held_out
 from bayes_clip.evaluation.verdicts import VERDICT_COLUMNS, check_backbone, judge, save_verdicts
-from bayes_clip.storage import JSON_NAME
+from bayes_clip.storage.folder import JSON_NAME
 
 CLASSES, DIMENSION = 3, 6
 

@@ -280,7 +280,7 @@ def test_a_function_in_a_file_is_a_program(tmp_path) -> None:
     assert not program.tunes_prior
     fitted = fit(TASK, FitSettings(model=str(file)))
     fitted.posterior.save(tmp_path / "posterior")
-    from bayes_clip.storage import load_posterior
+    from bayes_clip.storage.folder import load_posterior
 
     again = load_posterior(tmp_path / "posterior").predict(TASK.query_features)
     assert_near(again.probabilities, fitted.posterior.predict(TASK.query_features).probabilities)

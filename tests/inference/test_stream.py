@@ -15,9 +15,9 @@ from bayes_clip.inference.refine import refine
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.stream import Course, Cursor, Stream, canonical, run, walk
 from bayes_clip.model import context_of, find_model
-from bayes_clip.packing import pack_sites, pack_stream, taken, under, unpack_sites, unpack_stream
 from bayes_clip.settings import FitSettings
 from bayes_clip.state_space import StateSpace
+from bayes_clip.storage.packing import pack_sites, pack_stream, taken, under, unpack_sites, unpack_stream
 
 PROBLEM = small_problem(rows=9)
 DATA = [Batch(PROBLEM.design[part], PROBLEM.labels[part]) for part in torch.arange(9).split(2)]

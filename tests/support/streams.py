@@ -11,9 +11,9 @@ import torch
 from small_problems import tiny_task
 
 from bayes_clip.data.task import Task
-from bayes_clip.packing import fields_of, pack_stream
 from bayes_clip.posterior import Posterior
 from bayes_clip.settings import FitSettings
+from bayes_clip.storage.packing import fields_of, pack_stream
 
 TASK = tiny_task(shots=8, features=5)  # 24 rows of 3 classes
 STEADY: dict[str, Any] = {  # settings under which nothing is chosen from the first piece alone

@@ -7,7 +7,6 @@ import pytest
 import torch
 from small_problems import assert_near, tiny_task
 
-from bayes_clip import storage
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.gaussian import FAMILIES
@@ -16,7 +15,8 @@ from bayes_clip.model import find_model
 from bayes_clip.posterior import Posterior
 from bayes_clip.resources import models_folder
 from bayes_clip.settings import FitSettings
-from bayes_clip.storage import JSON_NAME, load_posterior, save_posterior
+from bayes_clip.storage import folder as storage
+from bayes_clip.storage.folder import JSON_NAME, load_posterior, save_posterior
 
 TASK = tiny_task()
 ARMS = {

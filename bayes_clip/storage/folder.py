@@ -21,14 +21,14 @@ from safetensors.torch import load
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.files import read_tensors, remove_others, write_tensors, write_whole
 from bayes_clip.gaussian import FAMILIES
 from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.lock import locked
 from bayes_clip.model import Context, find_model, list_models
-from bayes_clip.packing import fields_of, pack_stream, rebuilt, taken, under, unpack_stream
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
+from bayes_clip.storage.files import read_tensors, remove_others, write_tensors, write_whole
+from bayes_clip.storage.lock import locked
+from bayes_clip.storage.packing import fields_of, pack_stream, rebuilt, taken, under, unpack_stream
 from bayes_clip.versions import installed_versions
 
 FORMAT = 2
@@ -199,8 +199,8 @@ def program_file(model: str) -> tuple[str, str]:
     if not model.endswith(".py"):
         if model not in list_models():
             raise UserError(
-                f"{model}: a program given in Python alone cannot be found again; put it in a file and fit with "
-                "its path as the model, then save"
+                f"{model}: a program given in Python alone cannot be found again; put it in a file, fit "
+                "with its path as the model, then save"
             )
         return model, ""
     path = Path(model).resolve()

@@ -12,11 +12,11 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import bayes_clip
-from bayes_clip.cli_checking import check
-from bayes_clip.cli_fitting import compare, fit
-from bayes_clip.cli_tables import complain, line, listing, show
-from bayes_clip.cli_updating import update
-from bayes_clip.cli_using import evaluate, features, predict
+from bayes_clip.cli.checking import check
+from bayes_clip.cli.fitting import compare, fit
+from bayes_clip.cli.tables import complain, line, listing, show
+from bayes_clip.cli.updating import update
+from bayes_clip.cli.using import evaluate, features, predict
 from bayes_clip.errors import UserError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -108,7 +108,3 @@ def _show_warning(
     """Print a warning as one line; what libraries say to programmers is left out."""
     if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
         complain(" ".join(str(message).split()), "warning")
-
-
-if __name__ == "__main__":
-    main()

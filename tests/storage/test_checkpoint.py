@@ -11,14 +11,14 @@ import pytest
 import torch
 from small_problems import small_problem
 
-from bayes_clip import checkpoint
-from bayes_clip.checkpoint import Checkpoints, pending, remove_checkpoint, request_of
 from bayes_clip.errors import UserError
 from bayes_clip.inference import kalman
 from bayes_clip.inference.drift import Drift, TriedNoise
 from bayes_clip.inference.kalman import Batch
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.stream import Course, Cursor, walk
+from bayes_clip.storage import checkpoint
+from bayes_clip.storage.checkpoint import Checkpoints, pending, remove_checkpoint, request_of
 from bayes_clip.tuning import Candidate, Tuned
 
 PROBLEM = small_problem(rows=9)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from bayes_clip.errors import UserError
-from bayes_clip.files import read_tensors, remove_others, write_tensors, write_whole
 from bayes_clip.inference.drift import Drift, TriedNoise
 from bayes_clip.inference.stream import Cursor
-from bayes_clip.packing import fields_of, pack_sites, rebuilt, taken, under, unpack_sites
+from bayes_clip.storage.files import read_tensors, remove_others, write_tensors, write_whole
+from bayes_clip.storage.packing import fields_of, pack_sites, rebuilt, taken, under, unpack_sites
 from bayes_clip.tuning import Candidate, Tuned
 from bayes_clip.versions import installed_versions
 

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bayes_clip import cli_options as options
-from bayes_clip import cli_tables as tables
-from bayes_clip import cli_values as values
+from bayes_clip.cli import options, tables, values
 
 Resume = Annotated[
     bool,
@@ -144,9 +142,9 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
-    from bayes_clip.durable import fit_into
     from bayes_clip.settings import FitSettings
-    from bayes_clip.storage import check_posterior_folder
+    from bayes_clip.storage.durable import fit_into
+    from bayes_clip.storage.folder import check_posterior_folder
 
     check_posterior_folder(out)
     settings = FitSettings(

@@ -17,12 +17,14 @@ import pytest
 from small_problems import tiny_task
 from streams import TASK, described, piece, steady, stored
 
-from bayes_clip import checkpoint, cli, durable, storage
+from bayes_clip import cli
 from bayes_clip.data.feature_file import load_feature_task, save_feature_task
-from bayes_clip.durable import fit_into, update_into
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import dated, load_held_out
-from bayes_clip.storage import load_posterior
+from bayes_clip.storage import checkpoint, durable
+from bayes_clip.storage import folder as storage
+from bayes_clip.storage.durable import fit_into, update_into
+from bayes_clip.storage.folder import load_posterior
 from bayes_clip.streaming import Pace
 
 SINGLE = steady(batch_size=1)
@@ -111,7 +113,9 @@ def test_an_update_stopped_at_any_rename_goes_on_and_never_learns_twice(
 def processes() -> Iterator[Any]:
     """Starts processes that have imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bayes_clip.cli", "bayes_clip.durable", "bayes_clip.data.resolve"])
+    context.set_forkserver_preload(
+        ["bayes_clip.cli", "bayes_clip.storage.durable", "bayes_clip.data.resolve"]
+    )
     yield context
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bayes_clip.errors import UserError
-from bayes_clip.lock import locked
+from bayes_clip.storage.lock import locked
 
 HOLDING = """
 import sys
-from bayes_clip.lock import locked
+from bayes_clip.storage.lock import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

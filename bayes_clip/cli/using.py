@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bayes_clip import cli_options as options
-from bayes_clip import cli_tables as tables
-from bayes_clip import cli_values as values
+from bayes_clip.cli import options, tables, values
 
 
 def predict(
@@ -35,7 +33,7 @@ def predict(
     from bayes_clip.data.resolve import load_input
     from bayes_clip.evaluation.holdout import dated, load_held_out
     from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
-    from bayes_clip.storage import load_posterior
+    from bayes_clip.storage.folder import load_posterior
 
     if out is not None:
         check_place(out)
@@ -78,7 +76,7 @@ def evaluate(
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import check_backbone
     from bayes_clip.report.write import check_writable, write_comparison
-    from bayes_clip.storage import load_posterior
+    from bayes_clip.storage.folder import load_posterior
 
     if out is not None:
         check_writable(out)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayes_clip.errors import UserError
-from bayes_clip.files import read_tensors, remove_others, write_tensors, write_whole, written_whole
+from bayes_clip.storage.files import read_tensors, remove_others, write_tensors, write_whole, written_whole
 
 
 def test_a_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bayes_clip import cli_options as options
-from bayes_clip import cli_tables as tables
-from bayes_clip import cli_values as values
-from bayes_clip.cli_fitting import CheckpointEvery, Resume
+from bayes_clip.cli import options, tables, values
+from bayes_clip.cli.fitting import CheckpointEvery, Resume
 
 
 def update(
@@ -81,8 +79,8 @@ def update(
     from bayes_clip.backbone.templates import read_templates
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
-    from bayes_clip.durable import update_into
-    from bayes_clip.storage import check_posterior
+    from bayes_clip.storage.durable import update_into
+    from bayes_clip.storage.folder import check_posterior
     from bayes_clip.streaming import Pace
 
     check_posterior(posterior)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bayes_clip import cli_options as options
-from bayes_clip import cli_tables as tables
-from bayes_clip import cli_values as values
+from bayes_clip.cli import options, tables, values
 
 if TYPE_CHECKING:
     from bayes_clip.evaluation.checking import CheckReport

@@ -10,15 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bayes_clip import storage
-from bayes_clip.checkpoint import Checkpoints, pending, remove_checkpoint
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import as_tensors, hold_out
 from bayes_clip.fitting import Fit, fit
-from bayes_clip.lock import locked
 from bayes_clip.settings import FitSettings
-from bayes_clip.storage import Made, check_posterior, check_posterior_folder, load_posterior, write_posterior
+from bayes_clip.storage import folder as storage
+from bayes_clip.storage.checkpoint import Checkpoints, pending, remove_checkpoint
+from bayes_clip.storage.folder import (
+    Made,
+    check_posterior,
+    check_posterior_folder,
+    load_posterior,
+    write_posterior,
+)
+from bayes_clip.storage.lock import locked
 from bayes_clip.streaming import Pace, Update, request_to_fit, request_to_update, update
 
 if TYPE_CHECKING:

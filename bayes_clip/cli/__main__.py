@@ -1,0 +1,5 @@
+"""python -m bayes_clip.cli"""
+
+from bayes_clip.cli import main
+
+main()
