@@ -83,7 +83,7 @@ def fit(
     task: Task,
     settings: FitSettings | None = None,
     checkpoints: Checkpoints | None = None,
-    program: Callable[..., Tensor] | None = None,
+    program: type[AdapterModel] | Callable[..., Tensor] | None = None,
 ) -> Fit:
     """Fit one model program under one engine to the support set of `task`.
 

@@ -87,7 +87,7 @@ class FunctionModel(AdapterModel):
         return type(self).function(inputs, labels)
 
 
-def as_program(function: Callable[..., Tensor]) -> type[AdapterModel]:
+def as_program(function: type[AdapterModel] | Callable[..., Tensor]) -> type[AdapterModel]:
     """The model program that a plain Pyro function ``function(inputs, labels=None)`` is."""
     if inspect.isclass(function) and issubclass(function, AdapterModel):
         return function
