@@ -15,6 +15,7 @@ from bayes_clip.inference.rules import DEFAULT_RULE, find_rule
 from bayes_clip.predictive import find_predictive
 from bayes_clip.state_space import StateSpace
 
+FEW_ROWS = 8  # a batch of fewer is learned under little knowledge of the other classes
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -126,3 +127,16 @@ class FitSettings:
         if self.engine not in ("ekf", "zero_shot") and moves:
             remarks.append(f"{self.engine} knows no --decay or --process-noise: it fits the static model")
         return tuple(remarks)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """`unused`, and what is likely to disappoint."""
+        few = self.batch_size is not None and self.batch_size < FEW_ROWS
+        sweeps = self.family in ("class_block", "full") and self.state_space.is_static
+        if self.engine == "ekf" and few and self.passes == 1 and sweeps and not self.chooses_noise:
+            advice = (
+                f"--batch-size {self.batch_size} in one pass depends much on the order of the labels; "
+                "--passes 2 keeps what each said and sweeps over it"
+            )
+            return (*self.unused, advice)
+        return self.unused

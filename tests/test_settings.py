@@ -67,3 +67,12 @@ def test_a_large_allocation_is_announced_in_the_dtype_it_is_made_in() -> None:
     for engine, numbers in (("ekf", 4), ("laplace", 8)):  # laplace inverts the whole precision in float64
         (note,) = FitSettings(engine=engine, covariance="full").allocation(47, 512)
         assert f"takes {numbers * (47 * 512) ** 2 / 2**30:.1f} GiB" in note
+
+
+def test_small_batches_in_one_pass_are_advised_against_where_sweeps_are_possible() -> None:
+    (advice,) = FitSettings(batch_size=1, order="given").remarks
+    assert "--passes 2" in advice
+    assert FitSettings(batch_size=1, passes=2).remarks == ()
+    assert FitSettings(batch_size=1, covariance="diagonal").remarks == ()
+    assert FitSettings(batch_size=1, decay=0.9).remarks == ()
+    assert FitSettings().remarks == FitSettings(batch_size=32).remarks == ()

@@ -168,4 +168,4 @@ def fit(
     tables.notes(settings.allocation(drawn.num_classes, drawn.num_features))
     fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
     tables.line(f"{fitted or 'finished before'} in {out}")
-    tables.notes([*drawn.notes, *settings.unused, *(fitted.notes if fitted else ())])
+    tables.notes([*drawn.notes, *settings.remarks, *(fitted.notes if fitted else ())])

@@ -153,7 +153,7 @@ def _cells(
                 notes.append(f"{task.name}: zero_shot is left out, because the task has no text features")
                 continue
             chosen = replace(settings, model=model, engine=engine)
-            remarks = (*chosen.unused, *chosen.allocation(task.num_classes, task.num_features))
+            remarks = (*chosen.remarks, *chosen.allocation(task.num_classes, task.num_features))
             notes += [remark for remark in remarks if remark not in notes]
             yield Cell(task, chosen, count, seed)
 
