@@ -46,14 +46,16 @@ class Fit:
     def info(self) -> dict[str, float]:
         """Prior variance, covariance scale, seconds, and for a filter its two scores in nats.
 
-        The scores are those of a first pass: in a later one the other batches have spoken already.
+        The scores are those of a first pass: in a later one the other batches have spoken already. The rule
+        kalman_clip has none: it scores cosines, not labels.
         """
         numbers = {
             "prior_variance": self.tuned.prior_variance,
             "covariance_scale": self.tuned.covariance_scale,
             "seconds": self.seconds,
         }
-        if self.steps and self.posterior.source.settings.passes == 1:
+        settings = self.posterior.source.settings
+        if self.steps and settings.passes == 1 and settings.update_rule != "kalman_clip":
             numbers["prequential_score"] = float(sum(step.prequential_score for step in self.steps))
             numbers["log_evidence"] = float(sum(step.change.log_evidence for step in self.steps))
             numbers["nis"] = float(sum(step.nis for step in self.steps))

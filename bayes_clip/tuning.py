@@ -30,7 +30,7 @@ CENTRES = {
     "expected": 30.0,
     "moment_matched": 10.0,
     "plain": 10.0,
-    "kalman_clip": 1000.0,  # its noise is large, and steps against it small
+    "kalman_clip": 100.0,  # nothing better is known
     "vi": 10.0,
 }
 WITHOUT_TEXT = 100.0  # a prior mean of zero wants a prior this much wider

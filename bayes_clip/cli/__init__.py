@@ -57,10 +57,20 @@ def models() -> None:
 
 @app.command()
 def engines() -> None:
-    """List the engines, the ways from labels to a posterior."""
-    from bayes_clip.inference import ENGINES
+    """List the engines, the ways from labels to a posterior, with their covariances and update rules."""
+    from bayes_clip.inference import COVARIANCES, ENGINE_COVARIANCES, ENGINES, UPDATE_RULES
 
     show(listing(ENGINES))
+    line("")
+    line(
+        "--covariance ("
+        + "; ".join(f"{name}: {', '.join(of)}" for name, of in ENGINE_COVARIANCES.items() if of)
+        + ")"
+    )
+    show(listing(COVARIANCES))
+    line("")
+    line("--rule, of ekf")
+    show(listing(UPDATE_RULES))
 
 
 @app.command()

@@ -19,7 +19,30 @@ ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
     "vi": ("diagonal", "low_rank"),
     "nuts": (),
 }
+COVARIANCES: dict[str, str] = {
+    "class_block": "one covariance per class, C D² numbers (default)",
+    "full": "all weights jointly, C² D² numbers; small problems",
+    "kronecker": "prior plus classes x features, C² + D² numbers",
+    "low_rank": "diagonal plus low rank: in precision for ekf, in covariance for vi",
+    "diagonal": "a variance per weight: marginal for ekf, of the precision for laplace",
+    "diagonal_variational": "a variance per weight, from the diagonal of the precision",
+}
+UPDATE_RULES: dict[str, str] = {
+    "expected": "curvature averaged over the batch's posterior, to a fixed point (default)",
+    "iterated": "at the batch's mode, the prior fixed: one batch is Laplace",
+    "moment_matched": "one step by the moments of the prediction; narrow priors",
+    "plain": "one linearisation at the prediction: the textbook filter",
+    "kalman_clip": "the published recipe: paired cosines, adaptive noise; --covariance diagonal",
+}
 HEAD_ONLY = ("class_block", "kronecker")  # covariances that need a linear head
 FLAT_DEFAULTS = ("full", "diagonal")  # what other programs take instead, small and large
 
-__all__ = ["DEFAULT_ENGINES", "ENGINES", "ENGINE_COVARIANCES", "FLAT_DEFAULTS", "HEAD_ONLY"]
+__all__ = [
+    "COVARIANCES",
+    "DEFAULT_ENGINES",
+    "ENGINES",
+    "ENGINE_COVARIANCES",
+    "FLAT_DEFAULTS",
+    "HEAD_ONLY",
+    "UPDATE_RULES",
+]

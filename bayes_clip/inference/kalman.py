@@ -1,8 +1,8 @@
 """The Kalman filter over batches: labelled rows become posterior updates, one batch after another.
 
-init(...) -> state, update(state, batch) -> (state, info), run(...) for a whole stream. The state is frozen
-and holds tensors only. A second pass replaces each batch's contribution (its site is taken out before it is
-put in again, as in expectation propagation), so no datum counts twice.
+init(...) -> state, update(state, batch) -> (state, info); `stream` feeds whole streams. The state is frozen
+and holds tensors only. take_out and put_in replace a batch's contribution (as in expectation propagation),
+so that no datum counts twice.
 """
 
 from __future__ import annotations

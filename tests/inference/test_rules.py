@@ -12,9 +12,11 @@ from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
+from bayes_clip.inference import COVARIANCES, ENGINE_COVARIANCES, UPDATE_RULES
 from bayes_clip.inference.rules import (
     FIXED_POINT_TOLERANCE,
     NOISE_DRAWS,
+    OTHER_RULES,
     RULES,
     BatchUpdate,
     expected,
@@ -241,3 +243,8 @@ def test_certain_and_wrong_predictions_stay_finite(family: str) -> None:
         update = rule(SOFTMAX, gram, wrong, problem.labels, logit_variance(problem))
         for field in ("dual", "downdate", "logits", "curvature", "linear", "log_evidence"):
             assert getattr(update, field).isfinite().all(), (rule.__name__, field)
+
+
+def test_every_rule_and_covariance_is_described() -> None:
+    assert UPDATE_RULES.keys() == RULES.keys() | OTHER_RULES.keys()
+    assert COVARIANCES.keys() == FAMILIES.keys() | {name for of in ENGINE_COVARIANCES.values() for name in of}
