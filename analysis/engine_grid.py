@@ -9,7 +9,8 @@ mean square difference of the query logits' means in units of the reference's de
 geometric mean of the ratio of deviations. The columns `nuts` say the same against NUTS on the first three
 classes. The full filter works in the span of the support set (exact: outside it the prior is untouched) up to
 --most-full weights there, beyond which it is left out. Seconds are of processor time, fitting and predicting;
-memory is the peak above what the process held before.
+memory is the peak above what the process held before (what it had freed and not given back is not counted, so
+it is a lower bound: gaussian/cost.py says what a covariance takes).
 
 Writes analysis/results/engine_grid_<task>.csv and .md, a row as each ends; rows that are there are not run
 again.
@@ -203,7 +204,16 @@ def markdown(table: pd.DataFrame) -> str:
     for shots, rows in table.groupby("shots"):
         shown = rows[list(names)].rename(columns=names)
         blocks.append(f"**{shots} shots**\n\n" + _markdown(shown))
-    return "\n\n".join(blocks) + f"\n\nSeconds on {table['hardware'].iloc[-1]}.\n"
+    last = table.iloc[-1]
+    legend = (
+        f"Prior variance {last['prior_variance']:g}, one draw (seed {last['seed']}), plug-in probabilities. "
+        "`mean off` and `deviation`: query logits against the mode with the exact marginals of the full "
+        "Laplace covariance (root mean square difference in its deviations; geometric mean ratio of "
+        "deviations). `nuts`: the same against NUTS on the first three classes. CPU seconds of fit and "
+        f"prediction on {last['hardware']}; MiB is a lower bound of the peak. Joint covariances (full, "
+        "kronecker, low_rank) take smaller batches than the others above 32 classes.\n"
+    )
+    return legend + "\n" + "\n\n".join(blocks) + "\n"
 
 
 def _markdown(table: pd.DataFrame) -> str:
