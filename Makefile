@@ -33,7 +33,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 demo: $(READY)  ## compare the engines on real handwritten digits, 4 labels a class
 	$(BIN)/bayes-clip compare digits digits_rotated --shots 4 --out runs/demo

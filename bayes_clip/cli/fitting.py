@@ -168,4 +168,5 @@ def fit(
     tables.notes(settings.allocation(drawn.num_classes, drawn.num_features))
     fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
     tables.line(f"{fitted or 'finished before'} in {out}")
-    tables.notes([*drawn.notes, *settings.remarks, *(fitted.notes if fitted else ())])
+    if fitted:
+        tables.notes([*drawn.notes, *settings.remarks, *fitted.notes])

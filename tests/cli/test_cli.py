@@ -16,6 +16,7 @@ from PIL import Image
 
 import bayes_clip
 from bayes_clip.cli import main
+from bayes_clip.inference import COVARIANCES, ENGINES, UPDATE_RULES
 
 COMMANDS = (
     *("compare", "fit", "update", "predict", "evaluate", "check", "features"),
@@ -123,7 +124,6 @@ def test_help_does_not_load_pytorch() -> None:
     ("command", "names"),
     [
         ("models", ["linear_probe"]),
-        ("engines", ["zero_shot", "map", "ekf", "laplace", "vi", "nuts"]),
         ("tasks", ["digits", "digits_rotated", "digits_mirrored", "shapes"]),
     ],
 )
@@ -131,6 +131,12 @@ def test_listings_have_one_line_each(cli: Cli, command: str, names: list[str]) -
     listed = [line.split() for line in cli(command).output.splitlines()]
     assert [words[0] for words in listed] == names
     assert all(len(words) > 3 for words in listed)
+
+
+def test_engines_are_listed_with_their_covariances_and_rules(cli: Cli) -> None:
+    listed = [line.split()[0] for line in cli("engines").output.splitlines() if line.strip()]
+    every = [*ENGINES, "--covariance", *COVARIANCES, "--rule,", *UPDATE_RULES]
+    assert listed == every
 
 
 def test_compare_writes_everything(cli: Cli) -> None:
