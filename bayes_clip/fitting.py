@@ -21,6 +21,7 @@ from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel, as_program, context_of, find_model
 from bayes_clip.posterior import Posterior, Source
+from bayes_clip.precision import full_precision
 from bayes_clip.settings import FitSettings
 from bayes_clip.storage.checkpoint import Checkpoints
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
@@ -81,6 +82,7 @@ class Fit:
 
 
 @torch.no_grad()
+@full_precision()
 def fit(
     task: Task,
     settings: FitSettings | None = None,

@@ -28,6 +28,7 @@ from bayes_clip.inference.program import read_program
 from bayes_clip.inference.program_logits import ProgramLogits
 from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel
+from bayes_clip.precision import full_precision
 from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
 from bayes_clip.progress import track
 from bayes_clip.randomness import own_random_numbers
@@ -131,6 +132,7 @@ class Posterior(AutoContinuous):
         )
 
     @torch.no_grad()
+    @full_precision()
     def predict(self, features: Tensor) -> Prediction:
         """Probabilities, doubt and novelty for features (N, D); rows are scaled to unit length.
 

@@ -25,6 +25,7 @@ from bayes_clip.errors import UserError
 from bayes_clip.inference.feeding import feed
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.posterior import Posterior
+from bayes_clip.precision import full_precision
 from bayes_clip.settings import FitSettings
 from bayes_clip.storage.checkpoint import Checkpoints, request_of
 from bayes_clip.storage.folder import program_file
@@ -70,6 +71,7 @@ class Update:
 
 
 @torch.no_grad()
+@full_precision()
 def update(
     posterior: Posterior,
     task: Task | None = None,

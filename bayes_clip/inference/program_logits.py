@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_clip.gaussian import Belief
 from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.inference.program import Program
+from bayes_clip.inference.program import BYTES_PER_CHUNK, Program
 
 Weights = Belief | Point | Draws | LowRank
 
@@ -37,9 +37,8 @@ class ProgramLogits:
             mean = self.program.logits(weights.mean, inputs)
             variance = torch.zeros_like(mean)
         else:
-            design, offset = self.program.linearise(inputs, weights.mean)
-            mean, variance = weights.logit_moments(design)
-            mean = mean if offset is None else mean + offset
+            parts = [self._linearised_moments(rows) for rows in inputs.split(self._rows)]
+            mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
         return observation.class_logits(mean), observation.class_variance(variance)
 
     def sample_logits(self, inputs: Tensor, noise: Tensor) -> Tensor:
@@ -56,6 +55,21 @@ class ProgramLogits:
             return torch.stack([self.program.logits(draw, inputs) for draw in weights.spread(len(noise))])
         if isinstance(weights, Point):
             return self.program.logits(weights.mean, inputs).expand(noise.shape)
-        design, offset = self.program.linearise(inputs, weights.mean)
-        samples = weights.sample_logits(design, noise)
+        parts = zip(inputs.split(self._rows), noise.split(self._rows, dim=1), strict=True)
+        return torch.cat([self._linearised_samples(*part) for part in parts], dim=1)
+
+    @property
+    def _rows(self) -> int:
+        """Rows whose Jacobians are made at once."""
+        mean = self.program.prior_mean
+        return max(1, BYTES_PER_CHUNK // (self.program.outputs * mean.numel() * mean.element_size()))
+
+    def _linearised_moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        design, offset = self.program.linearise(inputs, self.weights.mean)
+        mean, variance = self.weights.logit_moments(design)
+        return (mean if offset is None else mean + offset), variance
+
+    def _linearised_samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        design, offset = self.program.linearise(inputs, self.weights.mean)
+        samples = self.weights.sample_logits(design, noise)
         return samples if offset is None else samples + offset
