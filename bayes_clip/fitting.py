@@ -20,6 +20,7 @@ from bayes_clip.inference.program import Program, require_head
 from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.stream import Stream
 from bayes_clip.model import AdapterModel, as_program, context_of, find_model
+from bayes_clip.observation import SOFTMAX
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.precision import full_precision
 from bayes_clip.settings import FitSettings
@@ -158,7 +159,13 @@ def _learn(
     if settings.engine != "ekf":
         weights, steps = infer(problem, settings)
         return weights, None, steps
-    belief, stream, steps = filtered(problem, settings, checkpoints)
+    try:
+        belief, stream, steps = filtered(problem, settings, checkpoints)
+        broken = not belief.mean.isfinite().all()
+    except torch.linalg.LinAlgError:
+        broken = True
+    if broken:
+        raise UserError("the filter broke down (rounding, or a prior far too wide); try --dtype float64")
     return belief, stream, [] if checkpoints is not None and checkpoints.resumed else steps
 
 
@@ -183,6 +190,7 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             f"{program.name}: has {program.outputs} outputs and {task.name} {task.num_classes} classes; give "
             "one output per class (or a single Normal or Bernoulli output for two classes)"
         )
+    _check_coding(program, inputs[:1], classes)
     some = inputs[:: max(1, len(inputs) // MOST_ROWS_MEASURED)]
     variance = float(designs.times(program.design(some).square(), program.prior_variance).mean())
     if not variance > 0 and settings.engine in NEED_A_SLOPE:
@@ -192,6 +200,24 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             "layer that is not zero)"
         )
     return problem, variance
+
+
+def _check_coding(program: Program, row: Tensor, classes: int) -> None:
+    """Refuse likelihoods that write labels otherwise than predictions are read.
+
+    Raises:
+        UserError: values that are not 0 and 1 for two classes, or one-hot.
+    """
+    if program.observation is SOFTMAX:
+        return
+    each = torch.arange(classes, device=row.device)
+    coded = program.targets(row.expand(classes, -1), each).reshape(classes, -1).to(row)
+    wanted = each[:, None].to(row) if program.outputs == 1 else torch.eye(classes).to(row)
+    if not torch.equal(coded, wanted):
+        raise UserError(
+            f"{program.name}: observes class labels as {coded[0].tolist()}, {coded[1].tolist()}, ...; "
+            "observe labels as they come (0 and 1) with one output, or one-hot with one output per class"
+        )
 
 
 def _with_covariance(settings: FitSettings, program: Program) -> FitSettings:

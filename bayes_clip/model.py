@@ -139,7 +139,7 @@ def _load(path: Path) -> ModuleType:
     sys.modules[full_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[full_name]
         raise UserError(
             f"{path}: does not import ({type(error).__name__}: {' '.join(str(error).split())}); mend the file"

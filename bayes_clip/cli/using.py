@@ -72,6 +72,7 @@ def evaluate(
     """
     from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_task
+    from bayes_clip.evaluation.alignment import in_class_order
     from bayes_clip.evaluation.comparison import score_posterior
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import check_backbone
@@ -86,6 +87,7 @@ def evaluate(
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, None, skip_broken, True, device, ood)
     check_backbone(known, loaded.backbone, task)
+    loaded = in_class_order(loaded, known.class_names)
     run = score_posterior(known, loaded)
     config = {"command": {"evaluate": context.params}}
     comparison = Comparison((run,), {loaded.name: loaded}, config, loaded.notes)

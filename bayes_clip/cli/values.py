@@ -60,6 +60,8 @@ def _by_site(text: str, option: str) -> float | dict[str, float]:
     found = {}
     for part in names(text, option):
         site, _, value = part.rpartition("=")
+        if site.strip() in found and site:
+            raise UserError(f"{option} {text}: '{site.strip()}' stands twice; give it once")
         try:
             found[site.strip()] = float(value)
         except ValueError:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayes_clip.data.task import Task, few_shot
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.evaluation.alignment import in_class_order
 from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
 from bayes_clip.evaluation.results import Comparison, Run, score
 from bayes_clip.fitting import Fit, FitSettings, fit
@@ -86,20 +87,12 @@ def run_of(fitted: Fit, task: Task) -> Run:
 def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None = None) -> Run:
     """Score a posterior on a task's query set, and its novelty on the task's OOD rows where it has some.
 
+    Classes are matched by name: the task may have them in another order, or not all of them.
+
     Raises:
-        UserError: the task has another number of features, or other classes, than the posterior.
+        UserError: the task has another number of features, or classes that the posterior does not know.
     """
-    if task.num_classes != len(posterior.class_names):
-        raise UserError(
-            f"{task.name} has {task.num_classes} classes and the posterior {len(posterior.class_names)}; "
-            "evaluate it on the task it was fitted to"
-        )
-    for index, pair in enumerate(zip(task.class_names, posterior.class_names, strict=True)):
-        if pair[0] != pair[1] and f"class {index}" not in pair:  # the name where none is known
-            raise UserError(
-                f"{task.name}: class {index} is '{pair[0]}' there and '{pair[1]}' in the posterior; "
-                "evaluate it on a task with the same classes in the same order"
-            )
+    task = in_class_order(task, posterior.class_names)
     start = time.perf_counter()
     prediction = posterior.predict(task.query_features)
     predict_seconds = time.perf_counter() - start

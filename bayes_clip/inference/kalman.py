@@ -122,13 +122,17 @@ def _updated(
     """`update`, and the batch as the belief saw it before, in float64."""
     start = time.perf_counter()
     belief = propagated(state, state_space)
-    if isinstance(batch, CurvedBatch):
-        curved = batch
-        batch = at_mode(belief, curved, observation) if rule in RELINEARISING else curved.at(belief.mean)
-    projection, exact = projected(belief, batch)
+    seen = batch.at(belief.mean) if isinstance(batch, CurvedBatch) else batch
+    projection, exact = projected(belief, seen)
     with one_thread():
         score = _prequential_score(exact, batch.labels, observation)
         nis, freedom, innovation = _innovation(exact, batch.labels, observation)
+    if isinstance(batch, CurvedBatch):
+        if rule in RELINEARISING:  # only now: the mode has seen the labels, the score must not
+            seen = at_mode(belief, batch, observation)
+            projection, exact = projected(belief, seen)
+        batch = seen
+    with one_thread():
         variance = _prior_logit_variance(state, batch)
         change = rule(observation, exact.gram, exact.logits, batch.labels, variance)
     moved = conditioned(belief, projection, change.dual, change.downdate)

@@ -78,15 +78,16 @@ def read_program(model: PyroModel, like: Tensor) -> Program:
     reading = read_sites(model, like)
     if _is_plain(model):
         reading = replace(reading, targets=lambda inputs, labels: labels)
-    flat = _flat_logits(model, reading)
-    design = _head_design(reading, flat)
+    raw = _raw_logits(model, reading)
+    _check_rows(reading, raw)
+    design = _head_design(reading, raw)
     if design is not None:
         return _head(reading, design)
+    flat = _centred(raw) if reading.observation.name == "softmax" else raw
     curved = _jacobian(reading, flat)
     linear = _is_linear(reading, flat, curved)
 
     def linearise(inputs: Tensor, at: Tensor) -> tuple[Tensor, Tensor | None]:
-        at = reading.prior_mean if linear else at
         jacobian = curved(at, inputs)
         return jacobian, flat(at, inputs) - torch.einsum("bkp,p->bk", jacobian, at)
 
@@ -105,21 +106,40 @@ def read_program(model: PyroModel, like: Tensor) -> Program:
     )
 
 
-def _flat_logits(model: PyroModel, reading: Reading) -> Callable[[Tensor, Tensor], Tensor]:
-    """Logits (N, K) of flat weights (P,) and inputs (N, F).
-
-    A softmax read from a trace comes normalised, which is not linear; its logits are centred instead, which
-    changes no probability and no update.
-    """
+def _raw_logits(model: PyroModel, reading: Reading) -> Callable[[Tensor, Tensor], Tensor]:
+    """Logits (N, K) of flat weights (P,) and inputs (N, F); a softmax read from a trace comes normalised."""
 
     def logits(flat: Tensor, inputs: Tensor) -> Tensor:
         values = {site.name: site.of(flat) for site in reading.sites}
         if isinstance(model, AdapterModel) and _is_plain(model):
             return model.logits(values, inputs)
-        traced = reading.logits(values, inputs)
-        return traced - traced.mean(-1, keepdim=True) if reading.observation.name == "softmax" else traced
+        return reading.logits(values, inputs)
 
     return logits
+
+
+def _centred(logits: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same minus their mean over the classes, which changes no probability and no update of a softmax.
+
+    What all logits of a row share, a normaliser or an offset that depends on the weights, must neither hide
+    that they are linear nor pass for uncertainty.
+    """
+
+    def centred(flat: Tensor, inputs: Tensor) -> Tensor:
+        seen = logits(flat, inputs)
+        return seen - seen.mean(-1, keepdim=True)
+
+    return centred
+
+
+def _check_rows(reading: Reading, logits: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Refuse programs whose rows depend on each other: their Jacobian is taken row by row."""
+    if not logits(reading.prior_mean, reading.probe).isfinite().all():
+        raise UserError(f"{reading.name}: its logits are NaN or infinite at the prior mean; mend the model")
+    together = logits(reading.trials[0], reading.probe)
+    alone = [logits(reading.trials[0], row[None]) for row in reading.probe]
+    if not _agree(torch.cat(alone), together):
+        raise UserError(f"{reading.name}: the logits of a row depend on the other rows; use each row alone")
 
 
 def _is_plain(model: PyroModel) -> bool:
@@ -155,7 +175,9 @@ def _head_design(
         # the centred logit of a class feels (C - 1) / C of its own weights
         return (seen[0] - seen.mean()) * classes / (classes - 1) if centred else seen[0]
 
-    gradient = torch.func.vmap(torch.func.grad(first_logit), in_dims=(None, 0), chunk_size=4096)
+    numbers = reading.prior_mean.numel() * reading.prior_mean.element_size()
+    chunk = max(1, BYTES_PER_CHUNK // numbers)
+    gradient = torch.func.vmap(torch.func.grad(first_logit), in_dims=(None, 0), chunk_size=chunk)
 
     def design(inputs: Tensor) -> Tensor:
         return gradient(reading.prior_mean[: shape[1]], inputs)

@@ -65,10 +65,8 @@ def read_sites(model: PyroModel, like: Tensor) -> Reading:
     """
     name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(PROBE_ROWS, like.shape[-1], generator=generator)
-    probe = torch.nn.functional.normalize(rows, dim=-1).to(like)
-    labels = torch.zeros(PROBE_ROWS, dtype=torch.long, device=like.device)
-    nodes = _nodes(model, probe, labels, name)
+    probe, other = _probes(like, generator)
+    nodes = _nodes(model, probe, name)
     latents = {key: node for key, node in nodes.items() if not node["is_observed"]}
     seen = {key: node for key, node in nodes.items() if node["is_observed"]}
     if len(seen) != 1:
@@ -81,13 +79,13 @@ def read_sites(model: PyroModel, like: Tensor) -> Reading:
     plates = {frame.name for frame in likelihood["cond_indep_stack"]}
     for key, node in latents.items():
         _check_latent(key, node, plates, name)
-    observation = _observation(observed, likelihood, name)
+    observation = _observation(observed, likelihood, len(probe), name)
     sites, mean, variance = _flattened(latents, like)
     trials = tuple(
         mean + scale * variance.sqrt() * torch.randn(len(mean), generator=generator).to(mean)
         for scale in (1, 3)
     )
-    _check_fixed(model, probe, labels, name, latents, sites, trials[0], observed, likelihood)
+    _check_fixed(model, other, name, latents, sites, trials[0], observed, likelihood)
 
     def conditioned(values: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Node:
         with _quiet():
@@ -102,23 +100,41 @@ def read_sites(model: PyroModel, like: Tensor) -> Reading:
         values = {site.name: site.of(mean) for site in sites}
         return conditioned(values, inputs, labels)["value"]
 
-    outputs = _logits_of(likelihood["fn"], PROBE_ROWS).shape[-1]
+    outputs = _logits_of(likelihood["fn"], len(probe)).shape[-1]
     return Reading(name, sites, mean, variance, observation, outputs, logits, targets, probe, trials)
 
 
-def _nodes(model: PyroModel, inputs: Tensor, labels: Tensor, name: str) -> dict[str, Node]:
+def _probes(like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs to look at a model on: random unit rows with some of `like`, and others of another number."""
+    rows = torch.randn(2 * PROBE_ROWS + 4, like.shape[-1], generator=generator)
+    unit = torch.nn.functional.normalize(rows, dim=-1).to(like)
+    some = like[:: max(1, len(like) // PROBE_ROWS)][:PROBE_ROWS]
+    some = some[some.norm(dim=-1) > 0]
+    return torch.cat([unit[:PROBE_ROWS], some]), unit[PROBE_ROWS:]
+
+
+def _nodes(model: PyroModel, inputs: Tensor, name: str) -> dict[str, Node]:
     """The sample sites of one run, without plates and deterministic ones."""
+    labels = torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
     try:
-        with _quiet(), own_random_numbers(inputs.device, 0):
+        with _quiet(), own_random_numbers(inputs.device, 0), pyro.get_param_store().scope():
             nodes: dict[str, Any] = dict(poutine.trace(model).get_trace(inputs, labels).nodes)
     except UserError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).split("Trace Shapes")[0].split())[:200]
         raise UserError(
-            f"{name}: does not run as model(inputs, labels) on inputs {tuple(inputs.shape)} "
-            f"({type(error).__name__}: {text}); mend the model"
+            f"{name}: does not run as model(inputs, labels) on {inputs.dtype} inputs {tuple(inputs.shape)} "
+            f"({type(error).__name__}: {text}); mend the model (its tensors follow .to(inputs))"
         ) from error
+    for key, node in nodes.items():
+        if node["type"] == "param":
+            raise UserError(
+                f"{name}: '{key}' is a pyro.param; give it a fixed value, or make it a Normal site"
+            )
+        plate: Any = node["fn"] if node["type"] == "sample" else None
+        if type(plate).__name__ == "_Subsample" and plate.subsample_size not in (None, plate.size):
+            raise UserError(f"{name}: plate '{key}' takes a subsample; let it take all rows")
     return {
         key: node
         for key, node in nodes.items()
@@ -130,6 +146,8 @@ def _nodes(model: PyroModel, inputs: Tensor, labels: Tensor, name: str) -> dict[
 
 def _check_latent(key: str, node: Node, plates: set[str], name: str) -> None:
     base = _base(node["fn"])
+    if node["scale"] != 1 or node["mask"] is not None:
+        raise UserError(f"{name}: latent site '{key}' is scaled or masked; write its prior as it is")
     if getattr(node["fn"], "has_enumerate_support", False):
         raise UserError(
             f"{name}: latent site '{key}' is discrete ({type(base).__name__}); sum it out in the model"
@@ -139,6 +157,10 @@ def _check_latent(key: str, node: Node, plates: set[str], name: str) -> None:
             f"{name}: latent site '{key}' is a {type(base).__name__}, not a Normal; "
             "write it as a function of a Normal site"
         )
+    if not (base.mean.isfinite().all() and (base.variance > 0).all() and base.variance.isfinite().all()):
+        raise UserError(
+            f"{name}: the prior of site '{key}' has a mean or scale that is NaN, infinite or not positive"
+        )
     if plates & {frame.name for frame in node["cond_indep_stack"]}:
         raise UserError(
             f"{name}: latent site '{key}' has a value for every datum; only weights that all data share "
@@ -146,16 +168,22 @@ def _check_latent(key: str, node: Node, plates: set[str], name: str) -> None:
         )
 
 
-def _observation(key: str, node: Node, name: str) -> Observation:
+def _observation(key: str, node: Node, rows: int, name: str) -> Observation:
     if node["scale"] != 1 or node["mask"] is not None:
         raise UserError(f"{name}: site '{key}' is scaled or masked; feed the rows that count instead")
     base = _base(node["fn"])
+    many = len(base.batch_shape) == 2 and not isinstance(base, Categorical)
+    if base.batch_shape[:1] != (rows,) or len(base.batch_shape) > 1 + many:
+        raise UserError(
+            f"{name}: site '{key}' has the batch shape {tuple(base.batch_shape)} for {rows} rows; rows come "
+            "first and alone, or for Normal and Bernoulli (rows, outputs) with .to_event(1)"
+        )
     if isinstance(base, Categorical):
         return SOFTMAX
     if isinstance(base, Bernoulli):
         return observations.Bernoulli()
     if isinstance(base, Normal):
-        spread = base.variance.reshape(PROBE_ROWS, -1)
+        spread = base.variance.reshape(rows, -1)
         if not bool((spread == spread[:1]).all()):
             raise UserError(
                 f"{name}: the spread of site '{key}' differs between rows; give all rows the same"
@@ -185,7 +213,6 @@ def _flattened(latents: dict[str, Node], like: Tensor) -> tuple[tuple[WeightSite
 def _check_fixed(
     model: PyroModel,
     inputs: Tensor,
-    labels: Tensor,
     name: str,
     latents: dict[str, Node],
     sites: tuple[WeightSite, ...],
@@ -193,22 +220,22 @@ def _check_fixed(
     observed: str,
     likelihood: Node,
 ) -> None:
-    """Refuse priors and spreads that move with the weights: run once more, with other weights."""
+    """Refuse priors and spreads that move: run once more, with other weights and other inputs."""
     values = {site.name: site.of(weights) for site in sites}
-    again = _nodes(poutine.condition(model, data=values), inputs, labels, name)
+    again = _nodes(poutine.condition(model, data=values), inputs, name)
     if again.keys() != latents.keys() | {observed}:
         raise UserError(f"{name}: its sites change from run to run; a model that is filtered has fixed sites")
     for key, node in latents.items():
         before, after = _base(node["fn"]), _base(again[key]["fn"])
         if not (torch.equal(before.mean, after.mean) and torch.equal(before.variance, after.variance)):
             raise UserError(
-                f"{name}: the prior of site '{key}' depends on other latent sites; write it as a mean plus a "
-                "scale times a standard Normal site, with the product in the logits"
+                f"{name}: the prior of site '{key}' depends on other latent sites or on the inputs; write it "
+                "as a mean plus a scale times a standard Normal site, with the product in the logits"
             )
     before, after = _base(likelihood["fn"]), _base(again[observed]["fn"])
-    if isinstance(before, Normal) and not torch.equal(before.variance, after.variance):
+    if isinstance(before, Normal) and not torch.equal(before.variance[0], after.variance[0]):
         raise UserError(
-            f"{name}: the spread of site '{observed}' depends on the weights; give it a fixed value"
+            f"{name}: the spread of site '{observed}' depends on the weights or inputs; give it a fixed value"
         )
 
 

@@ -14,6 +14,7 @@ from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import as_tensors, hold_out
 from bayes_clip.fitting import Fit, fit
+from bayes_clip.model import find_model
 from bayes_clip.settings import FitSettings
 from bayes_clip.storage import folder as storage
 from bayes_clip.storage.checkpoint import Checkpoints, pending, remove_checkpoint
@@ -49,6 +50,7 @@ def fit_into(
             checkpoint of another run, or checkpoints asked of another engine.
     """
     check_posterior_folder(folder)
+    find_model(settings.model)  # before its file is hashed
     streams = settings.engine == "ekf"
     if not streams and (resume or checkpoint_every is not None):
         raise UserError(f"{settings.engine} keeps no checkpoints; leave out --resume and --checkpoint-every")

@@ -71,7 +71,9 @@ def read_tensors(folder: Path, entry: Mapping[str, Any], remedy: str) -> dict[st
     Raises:
         UserError: it is missing, truncated or changed.
     """
-    path = folder / Path(str(entry.get("tensors"))).name
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("tensors"), str):
+        raise UserError(f"{folder}: its JSON does not name its tensors; {remedy}")
+    path = folder / Path(entry["tensors"]).name
     if not path.is_file():
         raise UserError(f"{path}: is missing; {remedy}")
     content = path.read_bytes()

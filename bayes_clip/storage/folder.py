@@ -226,9 +226,11 @@ def _description(target: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is no JSON ({error}); fit again") from error
     if not isinstance(described, dict):
         raise UserError(f"{path}: does not describe a posterior; {AGAIN}")
-    if described.get("format") not in READABLE:
+    if not isinstance(described.get("format"), int):
+        raise UserError(f"{path}: does not describe a posterior; {AGAIN}")
+    if described["format"] not in READABLE:
         raise UserError(
-            f"{path}: format {described.get('format')} is newer than {FORMAT}, the last one this version "
+            f"{path}: format {described['format']} is newer than {FORMAT}, the last one this version "
             "reads; update bayes_clip"
         )
     return described

@@ -131,7 +131,7 @@ def broken(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         (uncertain_spread, "the spread of site 'labels' depends on the weights"),
         (nothing_seen, "observes 0 sites"),
         (nothing_to_learn, "has no latent site"),
-        (scaled, "site 'labels' is scaled or masked"),
+        (scaled, "site 'bias' is scaled or masked"),
         (changing, "its sites change from run to run"),
         (broken, "does not run as model"),
     ],

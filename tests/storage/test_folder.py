@@ -110,7 +110,7 @@ SPOILED = {
     "json cut": (lambda f: (f / JSON_NAME).write_text('{"format": 1,'), "is no JSON"),
     "json a list": (lambda f: (f / JSON_NAME).write_text("[1]"), "does not describe a posterior"),
     "json binary": (lambda f: (f / JSON_NAME).write_bytes(b"\xff\xfe\x00"), "is no JSON"),
-    "format of no number": (lambda f: edit(f, format="new"), "format new is newer"),
+    "format of no number": (lambda f: edit(f, format="new"), "does not describe a posterior"),
     "stream incomplete": (lambda f: edit(f, stream={"steps": 1}), "was changed or is incomplete"),
     "stream no mapping": (lambda f: edit(f, stream=3), "was changed or is incomplete"),
     "numbers too many": (lambda f: edit(f, numbers={"rank": 3}), "was changed or is incomplete"),
