@@ -42,7 +42,8 @@ def variational(
     """Maximise the ELBO over Gaussians with a diagonal or (rank 10) low-rank covariance.
 
     The guide starts at the prior mean with 0.3 of the prior's width, one width for all sites (the root of
-    their mean prior variance: sites of very different priors are served badly). Steps are in units of it, with one draw each; the answer depends on `seed`.
+    their mean prior variance: sites of very different priors are served badly). Steps are in units of it,
+    with one draw each; the answer depends on `seed`.
     """
     deviation = float(program.prior_variance.mean().sqrt())
     start = init_to_value(values=program.values(program.prior_mean.clone()))
