@@ -94,6 +94,7 @@ def write_posterior(
         "made": asdict(made or Made()),
         "versions": installed_versions(),
     }
+    description["seal"] = _seal(description)
     write_whole(target / JSON_NAME, json.dumps(description, indent=2).encode())
     clear_away(target)
 
@@ -134,6 +135,7 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
     """
     target = Path(folder)
     described, tensors = _read(target)
+    sealed = described.get("seal") in (None, _seal(described))  # format 1 and the first of 2 had none
     try:
         source, made_of = described["source"], described["weights"]
         settings = replace(FitSettings(**source.pop("settings")), device=device)
@@ -146,9 +148,17 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
         source = Source(settings=settings, **source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); {AGAIN}") from error
+    if not sealed:
+        raise UserError(f"{target / JSON_NAME}: was changed by hand; {AGAIN}")
     _check_program(settings.model, described.get("program_sha256"), target)
     program = find_model(settings.model)
     return Posterior(program(context, source.prior_variance), weights, source, flow)
+
+
+def _seal(description: Mapping[str, Any]) -> str:
+    """The hash of all that the JSON says but this hash itself."""
+    said = {name: value for name, value in description.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def load_held_out(folder: Path | str) -> dict[str, Tensor] | None:

@@ -248,7 +248,8 @@ def test_a_checkpoint_of_another_run_is_refused(
     storage_made = described(fitted)["made"]
     assert killed_at(6, lambda: update_into(fitted, MORE, checkpoint_every=1), monkeypatch)
     path = fitted / storage.JSON_NAME  # as if another fit had made it: else the fit has finished
-    path.write_text(json.dumps({**described(fitted), "made": {**storage_made, "request": "x"}}))
+    other = {**described(fitted), "made": {**storage_made, "request": "x"}}
+    path.write_text(json.dumps({**other, "seal": storage._seal(other)}))
     before = {file.name: file.read_bytes() for file in fitted.iterdir()}
     run, message = REFUSED[what]
     with pytest.raises(UserError, match=message):

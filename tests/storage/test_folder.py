@@ -204,11 +204,23 @@ def test_the_first_format_is_still_read(saved: Path) -> None:
     """Format 1 said nothing of streams, numbers, what was held out and which run made it."""
     path = saved / JSON_NAME
     described = json.loads(path.read_text())
-    added = ("stream", "numbers", "held_out", "made")
+    added = ("stream", "numbers", "held_out", "made", "seal")
     first = {key: value for key, value in described.items() if key not in added}
     path.write_text(json.dumps({**first, "format": 1}))
     assert load_posterior(saved).stream is None
     assert storage.made_by(saved) == storage.Made()
+
+
+@pytest.mark.parametrize(
+    "change", [{"class_names": ["a", "b", "z"]}, {"logit_scale": 3.0}, {"has_text": False}]
+)
+def test_a_json_changed_by_hand_is_refused(saved: Path, change: dict[str, object]) -> None:
+    """Even where what it says could be true."""
+    load_posterior(saved)
+    path = saved / JSON_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"posterior\.json: was changed by hand; fit again"):
+        load_posterior(saved)
 
 
 def test_a_reader_that_meets_a_writer_reads_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
