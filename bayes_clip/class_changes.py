@@ -48,7 +48,7 @@ def match_classes(known: Sequence[str], task: Task, removed: Sequence[str] = ())
     """
     names = task.class_names
     rows = torch.bincount(task.support_labels, minlength=len(names)).tolist()
-    by_number = _unnamed(names) != _unnamed(known) and not {*names} & {*known}
+    by_number = unnamed(names) != unnamed(known) and not {*names} & {*known}
     index = {name: place for place, name in enumerate(known)}
     if by_number or tuple(known) == tuple(names):
         index = {name: number for number, name in enumerate(names[: len(known)])}
@@ -203,7 +203,8 @@ def _without(kept: Kept, index: int) -> Kept:
     return Kept(torch.cat(inputs), torch.cat(labels), sizes, tuple(sites))
 
 
-def _unnamed(names: Sequence[str]) -> bool:
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether the names are only numbers: "class 0", "class 1", ..., as a task without names has them."""
     return all(re.fullmatch(r"class \d+", name) for name in names)
 
 

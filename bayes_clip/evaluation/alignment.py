@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from bayes_clip.class_changes import unnamed
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 
@@ -23,7 +24,7 @@ def in_class_order(task: Task, names: Sequence[str]) -> Task:
     """
     if tuple(task.class_names) == tuple(names):
         return task
-    if _unnamed(task.class_names) or _unnamed(names):
+    if unnamed(task.class_names) or unnamed(names):
         if len(task.class_names) != len(names):
             raise UserError(
                 f"{task.name} has {len(task.class_names)} classes and the posterior {len(names)}, and one "
@@ -45,7 +46,3 @@ def in_class_order(task: Task, names: Sequence[str]) -> Task:
         )
     order = torch.tensor([places.get(name, 0) for name in task.class_names], device=task.query_labels.device)
     return replace(task, query_labels=order[task.query_labels], class_names=tuple(names))
-
-
-def _unnamed(names: Sequence[str]) -> bool:
-    return all(name == f"class {index}" for index, name in enumerate(names))
