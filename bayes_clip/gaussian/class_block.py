@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import BlockGram
+from bayes_clip.kernels.visit import visit
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ClassBlock:
 
     After a softmax observation the classes are coupled; keeping their diagonal blocks is an assumed-density
     projection, so a filter with this belief is approximate even where each update is exact.
-    One batch of b rows costs 4 C D² b operations and one read and write of the covariance.
+    One batch of b rows costs 4 C D² b operations; `visited` reads and writes the covariance once for it.
     """
 
     mean: Tensor  # (C, D)
@@ -31,14 +32,28 @@ class ClassBlock:
 
     def project(self, design: Tensor) -> Projection:
         """Predicted logits of a batch (b, D), their Gram blocks and P Φᵀ (C, D, b)."""
-        cross = self.covariance @ design.mT
-        return Projection(design @ self.mean.mT, BlockGram(design @ cross), cross, design)
+        return self._projected(design, visit(self.covariance, None, None, design))
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
         """Posterior for dual a (b, C) and downdate blocks B (C, b, b)."""
+        kept = replace(self, covariance=self.covariance.clone())
+        return kept.visited(projection, dual, downdate, None)[0]
+
+    def visited(
+        self, projection: Projection, dual: Tensor, downdate: Tensor, design: Tensor | None
+    ) -> tuple[Self, Projection | None]:
+        """`condition`, and `project` of the next batch's design (b₂, D), in one visit of the covariance.
+
+        Uses up this belief: its covariance is overwritten.
+        """
         cross = projection.cross
         mean = self.mean + (cross @ dual.mT[..., None])[..., 0]
-        return replace(self, mean=mean, covariance=self.covariance - (cross @ downdate) @ cross.mT)
+        after = replace(self, mean=mean)
+        left = cross @ downdate
+        if design is None:
+            visit(self.covariance, left, cross, None)
+            return after, None
+        return after, after._projected(design, visit(self.covariance, left, cross, design))
 
     def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
         """One time step of the state space; `process_noise` and a tensor `decay` are (C, D)."""
@@ -58,3 +73,6 @@ class ClassBlock:
         """Draws (S, N, C) of each row's logits: independent over classes, hence exact from the moments."""
         mean, variance = self.logit_moments(design)
         return mean + variance.sqrt() * noise
+
+    def _projected(self, design: Tensor, cross: Tensor) -> Projection:
+        return Projection(design @ self.mean.mT, BlockGram(design @ cross), cross, design)
