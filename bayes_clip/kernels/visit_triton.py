@@ -9,10 +9,12 @@ the factors, C D (b₁ + b₂) numbers, stay in the second-level cache between t
 kept in the covariance's own dtype; products are IEEE ones, never TF32.
 """
 
+# mypy: disallow-untyped-defs=False
+
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+import triton  # type: ignore[import]
+import triton.language as tl  # type: ignore[import]
 from torch import Tensor
 
 ROWS, COLUMNS = 64, 64  # of a tile of the covariance

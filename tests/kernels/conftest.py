@@ -1,8 +1,8 @@
 """Runs the Triton kernels on the CPU: each `*_triton` module is loaded a second time, for the interpreter.
 
-Triton decides when a kernel is defined whether it is to be interpreted or compiled. The copy that the tests
-use is defined while TRITON_INTERPRET=1; the library's own module, and the variable, stay as they were, so that
-nothing here depends on what was imported before or changes what runs after.
+Triton decides when a kernel is defined whether it is to be interpreted or compiled. The copy that the
+tests use is defined while TRITON_INTERPRET=1; the library's own module, and the variable, stay as they were,
+so that nothing here depends on what was imported before or changes what runs after.
 """
 
 from __future__ import annotations
