@@ -13,8 +13,8 @@ kept in the covariance's own dtype; products are IEEE ones, never TF32.
 
 from __future__ import annotations
 
-import triton  # type: ignore[import]
-import triton.language as tl  # type: ignore[import]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 ROWS, COLUMNS = 64, 64  # of a tile of the covariance
