@@ -162,25 +162,29 @@ def _jacobian(
 def _head_design(
     reading: Reading, flat: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor] | None:
-    """The design (N, D) that all classes share, if the logits are Φ Wᵀ up to a common offset; else None."""
+    """The design (N, D) that all classes share, if the logits are Φ Wᵀ up to a common offset; else None.
+
+    Φ is read off the logits themselves, under weights that give every class a feature of its own: one or few
+    plain runs of the program, where a gradient by row would make (C, D) numbers for each.
+    """
     shape = reading.sites[0].shape
     if len(reading.sites) > 1 or len(shape) != 2 or shape[0] != reading.outputs:
         return None
-    classes = shape[0]
+    classes, features = shape
     centred = reading.observation.name == "softmax" and classes > 1
-
-    def first_logit(row: Tensor, one: Tensor) -> Tensor:
-        weights = torch.cat([row, torch.zeros_like(reading.prior_mean[shape[1] :])])
-        seen = flat(weights, one[None])[0]
-        # the centred logit of a class feels (C - 1) / C of its own weights
-        return (seen[0] - seen.mean()) * classes / (classes - 1) if centred else seen[0]
-
-    numbers = reading.prior_mean.numel() * reading.prior_mean.element_size()
-    chunk = max(1, BYTES_PER_CHUNK // numbers)
-    gradient = torch.func.vmap(torch.func.grad(first_logit), in_dims=(None, 0), chunk_size=chunk)
+    at_once = classes - 1 if centred else classes
+    bases = _basis_weights(reading.prior_mean, classes, features, at_once)
+    rows = max(1, BYTES_PER_CHUNK // (len(bases) * classes * bases.element_size()))
+    every = torch.vmap(flat, in_dims=(0, None))
 
     def design(inputs: Tensor) -> Tensor:
-        return gradient(reading.prior_mean[: shape[1]], inputs)
+        parts = []
+        for part in inputs.split(rows):
+            seen = every(bases, part)  # (passes, n, C)
+            # what all logits of a row share is what the last class has, whose weights are zero
+            seen = seen[..., :at_once] - seen[..., -1:] if centred else seen
+            parts.append(seen.transpose(0, 1).flatten(1)[:, :features])
+        return torch.cat(parts)
 
     for weights in reading.trials:
         actual, wanted = flat(weights, reading.probe), design(reading.probe) @ weights.reshape(shape).mT
@@ -189,6 +193,14 @@ def _head_design(
         if not _agree(actual, wanted):
             return None
     return design
+
+
+def _basis_weights(like: Tensor, classes: int, features: int, at_once: int) -> Tensor:
+    """Flat weights (passes, C D): in each pass `at_once` classes have one feature each, in turn."""
+    index = torch.arange(features, device=like.device)
+    bases = like.new_zeros(-(-features // at_once), classes, features)
+    bases[index // at_once, index % at_once, index] = 1
+    return bases.flatten(1)
 
 
 def _head(reading: Reading, design: Callable[[Tensor], Tensor]) -> Program:

@@ -284,3 +284,25 @@ def test_a_function_in_a_file_is_a_program(tmp_path) -> None:
 
     again = load_posterior(tmp_path / "posterior").predict(TASK.query_features)
     assert_near(again.probabilities, fitted.posterior.predict(TASK.query_features).probabilities)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 40])
+@pytest.mark.parametrize("budget", [2**28, 1])
+def test_the_design_of_a_head_is_read_off_its_logits(
+    classes: int, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More features than classes and fewer; logits that come normalised, as from a trace, and one row."""
+    monkeypatch.setattr(program, "BYTES_PER_CHUNK", budget)
+    features = INPUTS.shape[1]
+
+    def head(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        prior = dist.Normal(torch.ones(classes, features).to(inputs), 1.0).to_event(2)
+        weights = pyro.sample("weights", prior)
+        with pyro.plate("data", len(inputs)):
+            logits = 3 * inputs.cos() @ weights.mT + inputs.sum(-1, keepdim=True)
+            return pyro.sample("labels", dist.Categorical(logits=logits), obs=labels)
+
+    found = read_program(head, INPUTS)
+    assert found.is_head
+    for rows in (INPUTS, INPUTS[:1]):
+        assert_near(found.design(rows), 3 * rows.cos())
