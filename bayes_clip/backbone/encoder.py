@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +16,18 @@ from torch.nn.functional import normalize
 from bayes_clip.backbone import pocket
 from bayes_clip.backbone.factory import Parts, create
 from bayes_clip.backbone.fingerprint import fingerprint
+from bayes_clip.backbone.prefetch import ahead, workers_for
 from bayes_clip.backbone.templates import DEFAULT_TEMPLATES, fill
 from bayes_clip.errors import UserError
 from bayes_clip.progress import track
 
 IMAGE_BATCH = 64
+BATCHES_PER_COPY = 32  # features wait on the device so long: each copy has the host wait for it
 TEXT_BATCH = 256
+HALF = torch.float16  # of autocast: ten bits of mantissa, where bfloat16 has seven
 MOST_ELONGATED = 8  # sides longer than 8 times the other are cut to their middle before resizing
 
-Picture = Image.Image | Tensor  # RGB, or (3, h, w) uint8
+Picture = Image.Image | Tensor  # RGB, or (3, h, w) uint8; (3, h, w) floating point: preprocessed already
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +54,20 @@ class Backbone:
             f"{self.logit_scale:.4g}, {self.device}, {self.fingerprint})"
         )
 
-    @torch.inference_mode()
+    @property
+    def precision(self) -> str:
+        """What pictures are encoded in: ``float32``; on a GPU ``float16`` (autocast; weights stay float32).
+
+        Features of one picture in both differ by rounding.
+        """
+        return str(HALF if self._on_gpu else torch.float32).removeprefix("torch.")
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """The pixels (3, h, w) that the model sees; what is floating point already is returned as it is."""
+        if isinstance(picture, Tensor) and picture.is_floating_point():
+            return picture
+        return self.preprocess(self._sized(_as_picture(picture)))
+
     def encode_images(
         self,
         images: Iterable[Picture],
@@ -59,17 +75,50 @@ class Backbone:
         description: str = "encoding pictures",
         total: int | None = None,
     ) -> Tensor:
-        """Encode pictures, taken one by one, in order: (N, D) float32 on the CPU, not normalised."""
-        features: list[Tensor] = []
+        """Encode pictures, taken one by one, in order: (N, D) float32 on the CPU, not normalised.
+
+        Threads prepare them a few ahead. A floating-point tensor (N, 3, h, w) goes to `encode_pixels`.
+        """
+        if isinstance(images, Tensor) and images.is_floating_point():
+            return self.encode_pixels(images, batch_size, description, total)
+        if total is None and isinstance(images, Sized):
+            total = len(images)
+        with ahead(self.prepare, images, workers_for(self.device)) as pixels:
+            return self.encode_pixels(pixels, batch_size, description, total)
+
+    @torch.inference_mode()
+    def encode_pixels(
+        self,
+        pixels: Iterable[Tensor],
+        batch_size: int = IMAGE_BATCH,
+        description: str = "encoding pictures",
+        total: int | None = None,
+    ) -> Tensor:
+        """Encode preprocessed pictures (3, h, w), in order: (N, D) float32 on the CPU, not normalised.
+
+        On a GPU: from pinned memory, in float16 where autocast says so, and without waiting for a batch
+        before the next one is sent.
+
+        Raises:
+            UserError: pixels of another size than the model's.
+        """
+        done: list[Tensor] = []
+        waiting: list[Tensor] = []
         batch: list[Tensor] = []
-        for image in track(images, description, total):
-            batch.append(self.preprocess(self._sized(_as_picture(image))))
+        for index, picture in enumerate(track(pixels, description, total)):
+            self._check_pixels(picture, index)
+            batch.append(picture)
             if len(batch) == batch_size:
-                features.append(self._encode_batch(batch))
+                waiting.append(self._encode_batch(batch))
                 batch = []
+            if len(waiting) == BATCHES_PER_COPY:
+                done.append(torch.cat(waiting).cpu())
+                waiting = []
         if batch:
-            features.append(self._encode_batch(batch))
-        return torch.cat(features) if features else torch.empty(0, self.feature_dim)
+            waiting.append(self._encode_batch(batch))
+        if waiting:
+            done.append(torch.cat(waiting).cpu())
+        return torch.cat(done) if done else torch.empty(0, self.feature_dim)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -107,10 +156,30 @@ class Backbone:
         """Words of `prompts` that the backbone never saw, each once; none where it does not say."""
         return [] if self.vocabulary is None else pocket.unknown_words(prompts, self.vocabulary)
 
+    @property
+    def _on_gpu(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
     def _encode_batch(self, batch: list[Tensor]) -> Tensor:
+        if self._on_gpu and not batch[0].is_cuda:
+            # what is stacked in pinned memory is copied while this thread stacks the next batch
+            pinned = torch.empty(len(batch), *batch[0].shape, dtype=batch[0].dtype, pin_memory=True)
+            pixels = torch.stack(batch, out=pinned).to(self.device, non_blocking=True)
+        else:
+            pixels = torch.stack(batch).to(self.device)
         # channels last: convolutions read the channels of a pixel together
-        pixels = torch.stack(batch).to(self.device, memory_format=torch.channels_last)
-        return self.model.encode_image(pixels, normalize=False).float().cpu()
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cuda", HALF, enabled=self._on_gpu):
+            return self.model.encode_image(pixels, normalize=False).float()
+
+    def _check_pixels(self, pixels: Tensor, index: int) -> None:
+        size = self.preprocessing["size"]
+        wanted = (3, *((size, size) if isinstance(size, int) else size))
+        if pixels.shape != wanted:
+            raise UserError(
+                f"picture {index}: pixels {tuple(pixels.shape)}, and {self.name} takes {wanted} when they are "
+                "preprocessed; give pictures, or uint8 tensors (3, h, w)"
+            )
 
     def _sized(self, image: Image.Image) -> Image.Image:
         # where the middle is cropped out anyway, a hair-thin picture must not be blown up first
@@ -164,7 +233,7 @@ def _backbone(parts: Parts, pretrained: str | None, device: str) -> Backbone:
         default_templates=DEFAULT_TEMPLATES,
         vocabulary=None,
         device=device,
-        model=parts.model,
+        model=parts.model.to(memory_format=torch.channels_last),
         preprocess=parts.preprocess,
         preprocessing=parts.preprocessing,
         tokenize=parts.tokenize,

@@ -1,15 +1,14 @@
-"""From picture files to features: read one by one, encoded in batches, broken ones named or skipped."""
+"""From picture files to features: read by threads, encoded in batches, broken ones named or skipped."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from bayes_clip.data.images import load_image, thumbnail
@@ -42,25 +41,34 @@ def encode_files(
     Raises:
         UserError: a picture that cannot be read, unless `skip_broken`; or none that can.
     """
+    from bayes_clip.backbone.prefetch import ahead, workers_for
+
     kept: list[int] = []
     small: list[Tensor] = []
     broken: list[UserError] = []
 
-    def readable() -> Iterator[Image.Image]:
-        for index, path in enumerate(paths):
-            try:
-                image = load_image(path)
-            except UserError as error:
-                if not skip_broken:
-                    raise
-                broken.append(error)
-                continue
-            kept.append(index)
-            if with_thumbnails:
-                small.append(thumbnail(image))
-            yield image
+    def read(path: Path) -> tuple[Tensor, Tensor | None] | UserError:
+        try:
+            image = load_image(path)
+        except UserError as error:
+            return error
+        return backbone.prepare(image), thumbnail(image) if with_thumbnails else None
 
-    features = backbone.encode_images(readable(), description=description, total=len(paths))
+    def readable(pictures: Iterable[tuple[Tensor, Tensor | None] | UserError]) -> Iterator[Tensor]:
+        for index, picture in enumerate(pictures):
+            if isinstance(picture, UserError):
+                if not skip_broken:
+                    raise picture
+                broken.append(picture)
+                continue
+            pixels, little = picture
+            kept.append(index)
+            if little is not None:
+                small.append(little)
+            yield pixels
+
+    with ahead(read, paths, workers_for(backbone.device)) as pictures:
+        features = backbone.encode_pixels(readable(pictures), description=description, total=len(paths))
     if broken and not kept:
         raise UserError(f"none of {len(paths)} pictures can be read; the first: {broken[0]}")
     return Encoded(
