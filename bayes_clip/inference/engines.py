@@ -92,7 +92,7 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
     design = program.design(problem.inputs)
     solved = mode_problem(design, problem.labels, program.prior_mean, program.prior_variance)
     with one_thread(solved.design.numel() * len(solved.mean)):
-        mode = weights_of(solved, find_mode(solved)).to(design)
+        mode = weights_of(solved, find_mode(solved, dtype=settings.torch_dtype)).to(design)
     if settings.engine == "map":
         return Point(mode), []
     return laplace(settings.family, design, problem.labels, mode, program.prior_variance), []
@@ -171,7 +171,7 @@ def _mode_folds(whole: Problem, prepared: ModeProblem, folds: list[Tensor]) -> F
         nonlocal start
         problem = rescaled(prepared, whole.at(prior_variance).program.prior_variance)
         with one_thread(problem.design.numel() * len(problem.mean)):
-            start = find_mode(problem, start, TUNING_TOLERANCE)
+            start = find_mode(problem, start, torch.float32, TUNING_TOLERANCE)
         logits = logits_of(problem, start)
         probabilities = logits.softmax(-1)
         residual = SOFTMAX.target(problem.labels, logits) - probabilities

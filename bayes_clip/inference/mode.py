@@ -1,4 +1,8 @@
-"""The posterior mode of a linear softmax head: truncated Newton in the prior's own scale."""
+"""The posterior mode of a linear softmax head: truncated Newton in the prior's own scale.
+
+Gradients and the objective are in float64; the conjugate gradients that find a step may be in float32, which
+changes how many steps there are and not where they end.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip.observation import SOFTMAX
-
 NEWTON_STEPS = 100
 CONJUGATE_STEPS = 250
-DECREMENT_TOLERANCE = 1e-16
+# Of a Newton step's residual, in the preconditioner's norm: beyond a tenth, the next step does more.
+FORCING = 0.1
+# Newton decrement in nats: the squared distance to the mode in posterior standard deviations.
+DECREMENT_TOLERANCE = {torch.float64: 1e-16, torch.float32: 1e-9}
 
 
 @dataclass(frozen=True)
@@ -54,37 +59,41 @@ def rescaled(problem: ModeProblem, variance: Tensor) -> ModeProblem:
 
 
 def find_mode(
-    problem: ModeProblem, start: Tensor | None = None, tolerance: float = DECREMENT_TOLERANCE
+    problem: ModeProblem,
+    start: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float | None = None,
 ) -> Tensor:
-    """Deviations of the mode from the prior mean, (C, r), to a Newton decrement of `tolerance` nats.
+    """Deviations of the mode from the prior mean, float64 (C, r), as precise as weights of `dtype` can tell.
 
-    `start` (C, r) warm-starts. The objective is strictly concave, so there is one mode.
+    Ends with the first step whose Newton decrement is below `tolerance` nats (by `dtype`: 1e-16, or 1e-9 for
+    float32); the error it leaves is a hundredth of that. `start` (C, r) warm-starts. The objective is
+    strictly concave, so there is one mode.
     """
-    labels = SOFTMAX.target(problem.labels, problem.prior_logits)
+    tolerance = DECREMENT_TOLERANCE[dtype] if tolerance is None else tolerance
+    target = torch.nn.functional.one_hot(problem.labels, len(problem.mean)).mT  # (C, N)
+    rough = problem.design.to(dtype)
     deviation = start
     if deviation is None:
         deviation = problem.mean.new_zeros(len(problem.mean), problem.design.shape[1])
-    squares = problem.design.square()
-    logits = logits_of(problem, deviation)
+    logits = problem.prior_logits.mT + deviation @ problem.design.mT  # (C, N)
     value = _objective(problem, deviation, logits)
     for _ in range(NEWTON_STEPS):
-        probabilities = logits.softmax(-1)
-        gradient = (labels - probabilities).mT @ problem.design - deviation / problem.variance
-        own = probabilities * (1 - probabilities)
-        scale = 1 / (1 / problem.variance + own.mT @ squares)
-        step = _conjugate_gradient(_curvature_product(problem, probabilities), gradient, scale)
+        probabilities = logits.softmax(0)
+        gradient = (target - probabilities) @ problem.design - deviation / problem.variance
+        product = _curvature_product(rough, problem.variance, probabilities)
+        precondition = _preconditioner(problem, probabilities, dtype)
+        step = _conjugate_gradient(product, precondition, gradient.to(dtype)).to(gradient)
         decrement = float((gradient * step).sum())
-        if decrement < tolerance:
-            break
-        change = problem.design @ step.mT
-        length = 1.0
-        while length > 1e-6:
+        change, length = step @ problem.design.mT, 1.0
+        while True:  # halve the step until the (concave) objective no longer falls
             trial = _objective(problem, deviation + length * step, logits + length * change)
-            if trial >= value + 1e-4 * length * decrement - 1e-12 * value.abs():
+            if trial >= value + 1e-4 * length * decrement - 1e-12 * value.abs() or length < 1e-6:
                 break
             length /= 2
-        deviation, logits = deviation + length * step, logits + length * change
-        value = _objective(problem, deviation, logits)
+        deviation, logits, value = deviation + length * step, logits + length * change, trial
+        if decrement < tolerance:
+            break
     return deviation
 
 
@@ -99,37 +108,59 @@ def logits_of(problem: ModeProblem, deviation: Tensor) -> Tensor:
 
 
 def _objective(problem: ModeProblem, deviation: Tensor, logits: Tensor) -> Tensor:
-    fit = SOFTMAX.log_likelihood(logits, problem.labels).sum()
+    """Log joint density up to a constant, a scalar; `logits` (C, N)."""
+    fit = logits.gather(0, problem.labels[None]).sum() - logits.logsumexp(0).sum()
     return fit - (deviation.square() / problem.variance).sum() / 2
 
 
-def _curvature_product(problem: ModeProblem, probabilities: Tensor) -> Callable[[Tensor], Tensor]:
-    """x -> (P₀⁻¹ + Φᵀ R Φ) x for x (C, r), with R = diag(p) − p pᵀ per row."""
+def _curvature_product(design: Tensor, variance: Tensor, probabilities: Tensor) -> Callable[[Tensor], Tensor]:
+    """x -> (P₀⁻¹ + Φᵀ R Φ) x for x (C, r), with R = diag(p) − p pᵀ per row, in the design's dtype."""
+    probabilities, variance = probabilities.to(design), variance.to(design)
 
     def product(direction: Tensor) -> Tensor:
-        weighted = probabilities * (problem.design @ direction.mT)
-        weighted = weighted - probabilities * weighted.sum(-1, keepdim=True)
-        return weighted.mT @ problem.design + direction / problem.variance
+        seen = direction @ design.mT
+        seen -= (probabilities * seen).sum(0)
+        return (probabilities * seen) @ design + direction / variance
 
     return product
 
 
-def _conjugate_gradient(product: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor) -> Tensor:
-    """Solve H x = target with a diagonal preconditioner, tighter as the target shrinks."""
-    solution = torch.zeros_like(target)
-    remainder = target
-    scaled = scale * remainder
-    direction = scaled
-    inner = (remainder * scaled).sum()
+def _preconditioner(
+    problem: ModeProblem, probabilities: Tensor, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """x -> roughly (P₀⁻¹ + Φᵀ R Φ)⁻¹ x: rows and their curvature taken as unrelated, features as orthogonal.
+
+    With A the mean of R over rows and s_d = Σ φ_d²: V½ U (I + e s)⁻¹ Uᵀ V½, where V½ holds the prior's
+    standard deviations and U e Uᵀ = V½ A V½ (V its mean over features).
+    """
+    curvature = torch.diag(probabilities.sum(1)) - probabilities @ probabilities.mT
+    root = problem.variance.mean(1).sqrt()
+    values, vectors = torch.linalg.eigh(root[:, None] * curvature * root / len(problem.design))
+    shrink = 1 / (1 + values.clamp_min(0)[:, None] * problem.design.square().sum(0))
+    shrink, vectors, deviation = shrink.to(dtype), vectors.to(dtype), problem.variance.sqrt().to(dtype)
+
+    def precondition(target: Tensor) -> Tensor:
+        return deviation * (vectors @ (shrink * (vectors.mT @ (deviation * target))))
+
+    return precondition
+
+
+def _conjugate_gradient(
+    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], target: Tensor
+) -> Tensor:
+    """Solve H x = target to a tenth of where it began, in the preconditioner's norm."""
+    solution, remainder = torch.zeros_like(target), target.clone()
+    direction = precondition(remainder)
+    inner = (remainder * direction).sum()
     if inner == 0:  # already there: the first step would be 0 / 0
         return solution
-    stop = inner * torch.clamp(inner.sqrt(), max=0.1) ** 2
+    stop = inner * FORCING**2
     for _ in range(CONJUGATE_STEPS):
         curved = product(direction)
-        step = inner / (direction * curved).sum()
-        solution = solution + step * direction
-        remainder = remainder - step * curved
-        scaled = scale * remainder
+        length = inner / (direction * curved).sum()
+        solution += length * direction
+        remainder -= length * curved
+        scaled = precondition(remainder)
         previous, inner = inner, (remainder * scaled).sum()
         if inner <= stop:
             break
