@@ -177,8 +177,8 @@ class Backbone:
         wanted = (3, *((size, size) if isinstance(size, int) else size))
         if pixels.shape != wanted:
             raise UserError(
-                f"picture {index}: pixels {tuple(pixels.shape)}, and {self.name} takes {wanted} when they are "
-                "preprocessed; give pictures, or uint8 tensors (3, h, w)"
+                f"picture {index}: pixels {tuple(pixels.shape)}, and {self.name} takes {wanted} of what is "
+                "preprocessed already; give pictures, or uint8 tensors (3, h, w)"
             )
 
     def _sized(self, image: Image.Image) -> Image.Image:

@@ -3,7 +3,7 @@
 Feature task: ``support_features`` (N, D), ``support_labels`` (N,), ``query_features`` (M, D),
 ``query_labels`` (M,); optional ``text_features`` (C, D), ``class_names`` (C,), ``logit_scale`` (),
 ``ood_features`` (K, D), ``backbone``. Feature file: ``features`` (N, D), and where known ``paths``,
-``labels``, ``class_names``, ``backbone``. Rows are normalised on loading and their norms kept; files are
+``labels``, ``class_names``, ``backbone``, ``precision``. Rows are normalised on loading and their norms kept; files are
 written with the norms put back.
 """
 
@@ -25,7 +25,7 @@ from bayes_clip.errors import UserError
 
 TASK_REQUIRED = ("support_features", "support_labels", "query_features", "query_labels")
 TASK_OPTIONAL = ("text_features", "class_names", "logit_scale", "ood_features", "backbone")
-FILE_OPTIONAL = ("paths", "labels", "class_names", "backbone")
+FILE_OPTIONAL = ("paths", "labels", "class_names", "backbone", "precision")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +38,7 @@ class FeatureFile:
     labels: Tensor | None = None  # (N,) int64
     class_names: tuple[str, ...] | None = None
     backbone: str | None = None  # fingerprint of the encoder
+    precision: str | None = None  # what it ran in: float32, or float16 on a GPU; features differ by rounding
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -56,6 +57,7 @@ def make_feature_file(
     labels: Any = None,
     class_names: Any = None,
     backbone: str | None = None,
+    precision: str | None = None,
     notes: Sequence[str] = (),
     source: str = "features",
 ) -> FeatureFile:
@@ -80,6 +82,7 @@ def make_feature_file(
         labels=checked,
         class_names=names,
         backbone=backbone,
+        precision=precision,
         notes=tuple(notes),
     )
 
@@ -96,7 +99,7 @@ def load_feature_task(path: str | Path, partial: bool = False) -> Task:
     arrays, unread = read_arrays(path, (*TASK_REQUIRED, *TASK_OPTIONAL, "features", "labels"))
     if partial and {"features", "labels"} <= arrays.keys() and "support_features" not in arrays:
         arrays["support_features"], arrays["support_labels"] = arrays["features"], arrays["labels"]
-        unread = [key for key in unread if key != "paths"]
+        unread = [key for key in unread if key not in ("paths", "precision")]
     required = TASK_REQUIRED[:2] if partial and "query_features" not in arrays else TASK_REQUIRED
     missing = [key for key in required if key not in arrays]
     if missing and "features" in arrays:
@@ -155,6 +158,7 @@ def load_feature_file(path: str | Path) -> FeatureFile:
         labels=labels,
         class_names=arrays.get("class_names"),
         backbone=_optional_text(arrays.get("backbone"), f"{path}: backbone"),
+        precision=_optional_text(arrays.get("precision"), f"{path}: precision"),
         notes=_note_unread(path, unread),
         source=str(path),
     )
@@ -173,6 +177,7 @@ def save_feature_file(feature_file: FeatureFile, path: str | Path) -> None:
         "paths": feature_file.paths,
         "class_names": feature_file.class_names,
         "backbone": feature_file.backbone,
+        "precision": feature_file.precision,
     }
     write_arrays(Path(path), arrays, strings)
 
@@ -186,7 +191,7 @@ def _optional_text(value: Any, where: str) -> str | None:
         return value
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "U":
         return str(value)
-    raise UserError(f"{where} is no text; store the backbone's fingerprint as one string")
+    raise UserError(f"{where} is no text; store it as one string")
 
 
 def _note_unread(path: Path, unread: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,7 @@ SUFFIXES = frozenset(
     )
 )  # fmt: skip
 THUMBNAIL_SIDE = 64  # pixels
+_FILTERS = threading.Lock()  # filters of warnings are the whole process's, and pictures are read by threads
 # Pillow reports damage by whatever its decoders happen to raise.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
 
@@ -43,11 +45,10 @@ def load_image(path: str | Path) -> Image.Image:
     if not path.is_file():
         raise UserError(f"{path}: no such picture; check the path")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.load()
-                return _as_rgb(ImageOps.exif_transpose(opened))
+        with _opened(path) as opened:
+            opened.load()
+            _check_pixels(opened)  # some formats say only now how large they are
+            return _as_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         raise UserError(
             f"{path}: no picture that can be read; convert it to PNG or JPEG, or remove it"
@@ -64,6 +65,17 @@ def thumbnail(image: Image.Image) -> Tensor:
     """The central square of an RGB picture at 64 x 64 pixels, (3, 64, 64) uint8."""
     small = ImageOps.fit(image, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), method=Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+
+def _opened(path: Path) -> Image.Image:
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path)
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

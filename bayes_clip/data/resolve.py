@@ -80,6 +80,7 @@ def load_input(
         labels=labels,
         class_names=class_names,
         backbone=backbone.fingerprint,
+        precision=backbone.precision,
         notes=encoded.notes,
         source=str(path),
     )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -9,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bayes_clip.backbone import encoder
 from bayes_clip.backbone.encoder import Backbone, load_backbone, middle_part
+from bayes_clip.backbone.prefetch import NAME
 from bayes_clip.errors import UserError
 
 
@@ -50,6 +54,66 @@ def test_byte_tensors_are_pictures_too(tiny: Backbone) -> None:
     pictures = random_pictures(3)
     tensors = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]
     assert torch.equal(tiny.encode_images(tensors), tiny.encode_images(pictures))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pictures_encode_bit_for_bit_as_their_own_pixels_do(
+    workers: int, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "workers_for", lambda device: workers)
+    pictures = random_pictures(11)
+    pixels = torch.stack([tiny.prepare(picture) for picture in pictures])
+    with torch.inference_mode():
+        batches = [part.contiguous(memory_format=torch.channels_last) for part in pixels.split(4)]
+        expected = torch.cat([tiny.model.encode_image(batch) for batch in batches])
+    assert torch.equal(tiny.encode_images(pictures, batch_size=4), expected)
+    assert torch.equal(tiny.encode_images(iter(pictures), batch_size=4), expected)
+    assert torch.equal(tiny.encode_images(pixels, batch_size=4), expected)
+    assert torch.equal(tiny.encode_pixels(list(pixels), batch_size=4), expected)
+
+
+def test_features_are_copied_from_the_device_after_several_batches(
+    tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "BATCHES_PER_COPY", 2)
+    pictures = random_pictures(9)
+    expected = torch.cat([tiny.encode_images([picture]) for picture in pictures])
+    torch.testing.assert_close(tiny.encode_images(pictures, batch_size=2), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_of_another_size_are_refused_by_number(tiny: Backbone) -> None:
+    message = r"picture 1: pixels \(3, 8, 8\), and tiny_clip takes \(3, 16, 16\)"
+    with pytest.raises(UserError, match=message):
+        tiny.encode_pixels([torch.zeros(3, 16, 16), torch.zeros(3, 8, 8)])
+    with pytest.raises(UserError, match=r"picture 0: pixels \(3, 8, 8\)"):
+        tiny.encode_images(torch.zeros(2, 3, 8, 8))
+
+
+def test_an_encoder_that_fails_leaves_no_thread_behind(
+    tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Backbone, "_encode_batch", interrupted)
+    monkeypatch.setattr(encoder, "workers_for", lambda device: 2)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.encode_images(random_pictures(30), batch_size=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
+
+
+def test_a_cpu_encodes_in_float32(tiny: Backbone) -> None:
+    assert tiny.precision == "float32"
+    assert replace(tiny, device="cuda").precision == "float16"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_differs_by_the_rounding_of_half_precision(tiny_config: Path, tiny_weights: Path) -> None:
+    pictures = random_pictures(50)
+    slow = load_backbone(str(tiny_config), str(tiny_weights)).encode_images(pictures)
+    fast = load_backbone(str(tiny_config), str(tiny_weights), "cuda").encode_images(pictures, batch_size=16)
+    assert fast.device.type == "cpu" and fast.dtype == torch.float32
+    torch.testing.assert_close(fast, slow, rtol=0.02, atol=0.02)
 
 
 def test_nothing_encodes_to_nothing(tiny: Backbone) -> None:

@@ -53,6 +53,15 @@ def test_nothing_but_broken_pictures_is_refused(paths: list[Path], pocket: Backb
         encode_files(pocket, paths, skip_broken=True)
 
 
+def test_of_several_broken_pictures_the_first_is_named(paths: list[Path], pocket: Backbone) -> None:
+    for path in paths[1:3]:
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"a\.png: no picture"):
+        encode_files(pocket, paths)
+    notes = encode_files(pocket, paths, skip_broken=True).notes
+    assert [name for note in notes for name in "abcd" if f"{name}.png" in note] == ["a", "c"]
+
+
 def test_unknown_words_of_prompts_become_a_note_instead_of_a_warning(pocket: Backbone) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

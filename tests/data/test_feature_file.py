@@ -98,6 +98,7 @@ def test_a_feature_file_survives_the_file(suffix: str, tmp_path: Path) -> None:
         labels=[0, 1, 1, 0],
         class_names=["cat", "dog"],
         backbone="0123456789abcdef",
+        precision="float16",
     )
     path = tmp_path / f"pictures.{suffix}"
     save_feature_file(written, path)
@@ -107,6 +108,7 @@ def test_a_feature_file_survives_the_file(suffix: str, tmp_path: Path) -> None:
         written.class_names,
         written.backbone,
     )
+    assert read.precision == "float16"
     assert torch.equal(read.features, torch.eye(4)) and torch.equal(read.norms, 3.0 * torch.ones(4))
     assert read.labels is not None and read.labels.tolist() == [0, 1, 1, 0]
     assert len(read) == 4
@@ -117,6 +119,7 @@ def test_a_feature_file_survives_the_file(suffix: str, tmp_path: Path) -> None:
 def test_a_feature_file_needs_no_more_than_features(tmp_path: Path) -> None:
     read = load_feature_file(saved_npz(tmp_path / "pictures.npz", features=np.eye(3)))
     assert (read.paths, read.labels, read.class_names, read.backbone) == (None, None, None, None)
+    assert read.precision is None
 
 
 def test_of_a_task_the_query_side_is_input(tmp_path: Path) -> None:
@@ -262,6 +265,7 @@ def test_a_labelled_feature_file_is_a_partial_task(tmp_path: Path) -> None:
         "labels": [1, 1],
         "class_names": ["cat", "owl"],
         "backbone": "1" * 16,
+        "precision": "float32",
     }
     save_feature_file(make_feature_file(np.eye(3)[:2], **known), path)
     task = load_feature_task(path, partial=True)

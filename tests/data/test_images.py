@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,14 @@ def test_decompression_bombs_are_refused(limit: int, tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UserError, match=f"bomb.png: more than {limit} pixels"):
         load_image(path)
+
+
+def test_threads_that_read_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    path = saved(random_picture(), tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load_image, [path] * 200))
+    assert warnings.filters == before
 
 
 def test_picture_names_are_known_by_suffix_in_any_case() -> None:

@@ -105,6 +105,7 @@ def test_a_folder_of_classes_is_input_with_labels(shapes: Path, pocket: Backbone
     assert read.paths == tuple(str(shapes / name) for name in SHAPES)
     assert read.labels is not None and read.labels.tolist() == [0] * 4 + [1] * 4
     assert (read.class_names, read.backbone) == (("circle", "square"), pocket.fingerprint)
+    assert read.precision == "float32"
     raw = pocket.encode_images([load_image(path) for path in read.paths or ()])
     torch.testing.assert_close(read.features * read.norms[:, None], raw, rtol=1e-4, atol=1e-5)
 
