@@ -13,6 +13,7 @@ adds no jitter.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -51,8 +52,13 @@ class Observation(Protocol):
         """Average response (b, K) and average curvature (b, K, K) over samples (S, b, K) of logits."""
         ...
 
-    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-        """log ∫ p(y | z) N(z; mean, covariance) dz per row (b,); `samples` (S, b, K) are drawn from it."""
+    def predictive_score(
+        self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Callable[[], Tensor]
+    ) -> Tensor:
+        """log ∫ p(y | z) N(z; mean, covariance) dz per row (b,); `samples` (S, b, K) are drawn from it.
+
+        The covariance (b, K, K) is asked for where it is needed alone: it is large.
+        """
         ...
 
     def class_logits(self, logits: Tensor) -> Tensor:
@@ -99,7 +105,9 @@ class Softmax:
         outer = torch.einsum("sbi,sbj->bij", probabilities, probabilities) / len(samples)
         return mean, torch.diag_embed(mean) - outer
 
-    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    def predictive_score(
+        self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Callable[[], Tensor]
+    ) -> Tensor:
         """By Monte-Carlo over the samples."""
         return _log_mean_likelihood(self, samples, labels)
 
@@ -144,7 +152,9 @@ class Bernoulli:
         mean, own = self.expected(samples)
         return mean, torch.diag_embed(own)
 
-    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    def predictive_score(
+        self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Callable[[], Tensor]
+    ) -> Tensor:
         """By Monte-Carlo over the samples."""
         return _log_mean_likelihood(self, samples, labels)
 
@@ -192,9 +202,11 @@ class Gaussian:
         mean, own = self.expected(samples)
         return mean, torch.diag_embed(own)
 
-    def predictive_score(self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    def predictive_score(
+        self, samples: Tensor, labels: Tensor, mean: Tensor, covariance: Callable[[], Tensor]
+    ) -> Tensor:
         """log N(y; mean, covariance + σ² I), exactly."""
-        spread = covariance + torch.diag_embed(self.variance.to(mean).expand(mean.shape))
+        spread = covariance() + torch.diag_embed(self.variance.to(mean).expand(mean.shape))
         normal = torch.distributions.MultivariateNormal(mean, spread, validate_args=False)
         return normal.log_prob(labels.reshape(len(labels), -1).to(mean))
 

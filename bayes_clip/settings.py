@@ -10,7 +10,7 @@ import torch
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.gaussian.cost import allocation_note
 from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES
-from bayes_clip.inference.batches import ORDERS
+from bayes_clip.inference.batches import LARGEST_BLOCK, ORDERS
 from bayes_clip.inference.rules import DEFAULT_RULE, find_rule
 from bayes_clip.predictive import find_predictive
 from bayes_clip.state_space import StateSpace
@@ -35,6 +35,7 @@ class FitSettings:
     predictive: str = "auto"
     order: str = "balanced"
     batch_size: int | None = None
+    block_size: int | None = None  # labels learned one by one in one visit of the covariance
     passes: int = 1
     decay: float | dict[str, float] = 1.0  # by site, if need be
     # multiples of the prior variance; auto: chosen by the prequential score
@@ -67,6 +68,8 @@ class FitSettings:
             raise UserError(f"--prior-variance {self.prior_variance:g}: must be a positive number, or auto")
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.block_size is not None and self.block_size < 1:
+            raise UserError(f"--block-size {self.block_size}: must be at least 1")
         if self.passes < 1:
             raise UserError(f"--passes {self.passes}: must be at least 1")
         if self.passes > 1 and self.chooses_noise:
@@ -80,6 +83,14 @@ class FitSettings:
     def update_rule(self) -> str:
         """Name of the filter's rule: the one asked for, else `expected`."""
         return DEFAULT_RULE if self.rule is None else self.rule
+
+    @property
+    def block_rows(self) -> int:
+        """Labels of a block with `batch_size` 1: 64 at most, and 1 for labels in the order given.
+
+        A block changes nothing but rounding; without blocks a stream in pieces is the whole bit for bit.
+        """
+        return self.block_size or (1 if self.order == "given" else LARGEST_BLOCK)
 
     @property
     def state_space(self) -> StateSpace:

@@ -87,7 +87,7 @@ def test_expectations_without_spread_are_the_values_themselves(
     mean, curvature = observation.expected_joint(samples)
     assert_near(mean, observation.response(LOGITS))
     assert_near(curvature, observation.curvature(LOGITS).dense())
-    score = observation.predictive_score(samples, labels, LOGITS, torch.zeros(5, 3, 3).double())
+    score = observation.predictive_score(samples, labels, LOGITS, lambda: torch.zeros(5, 3, 3).double())
     assert_near(score, observation.log_likelihood(LOGITS, labels))
 
 
@@ -97,7 +97,7 @@ def test_the_predictive_score_is_the_integral(observation: Observation, labels: 
     root = torch.tril(torch.full((3, 3), 0.4, dtype=torch.float64)).expand(5, 3, 3)
     samples = LOGITS + torch.einsum("bij,sbj->sbi", root, fixed_noise(40_000, LOGITS))
     wanted = observation.log_likelihood(samples, labels).exp().mean(0).log()
-    score = observation.predictive_score(samples, labels, LOGITS, root @ root.mT)
+    score = observation.predictive_score(samples, labels, LOGITS, lambda: root @ root.mT)
     assert_near(score, wanted, 0.02)
 
 

@@ -9,13 +9,16 @@ from typing import Protocol, overload
 import torch
 from torch import Tensor
 
-from bayes_clip.gaussian import Belief
-from bayes_clip.inference.batches import batches
+from bayes_clip.gaussian import Belief, ClassBlock
+from bayes_clip.inference.batches import batches, rows_of_gram
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.linearised import AnyBatch
+from bayes_clip.inference.one_by_one import CLOSED_FORM
 from bayes_clip.inference.program import Program
+from bayes_clip.inference.refine import ROWS_AT_ONCE
 from bayes_clip.inference.rules import find_rule
-from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, check_passes, swept_parts, walk
+from bayes_clip.inference.stream import Course, Cursor, Kept, Stream, check_passes, owned, swept_parts, walk
+from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
 
 
@@ -64,12 +67,14 @@ def feed(
     classes: int,
     program: Program,
     keeper: Keeper | None = None,
+    consume: bool = False,
 ) -> tuple[Belief, Stream, list[StepInfo]]:
     """Add N labelled rows to what the filter knows: inputs (N, F), labels (N,).
 
     Order, batch size, passes, rule and dynamics are those of `settings`. The first pass feeds the new rows;
     further passes sweep over the kept ones as well. With one pass and nothing kept, the cost depends on the
-    new rows alone.
+    new rows alone. `consume`: the belief is used up, its covariance may be overwritten. Batches of one row
+    are learned in blocks, one row after another (`rows_at_once`).
 
     Returns the belief, what it takes to go on, and the infos of the batches fed here in the last pass (after
     an interruption, of those since).
@@ -78,8 +83,9 @@ def feed(
         UserError: options that exclude each other.
     """
     order = batches(labels, classes, settings.order, settings.batch_size, settings.seed, settings.family)
-    sizes, known = [len(rows) for rows in order], stream.kept
-    picked = torch.cat(order).to(inputs.device)
+    picked, known = torch.cat(order).to(inputs.device), stream.kept
+    at_once = rows_at_once(settings, belief, program, inputs.device)
+    sizes = [len(rows) for rows in (order if at_once == 1 else picked.split(at_once))]
     inputs, labels = inputs[picked], labels[picked]
     if known is not None:
         inputs, labels = torch.cat([known.inputs, inputs]), torch.cat([known.labels, labels])
@@ -92,8 +98,11 @@ def feed(
         passes=settings.passes,
         known=0 if known is None else len(known.sizes),
         keeps_sites=known is not None,
+        one_by_one=at_once > 1,
+        consume=True,
     )
     check_passes(course, stream.state(belief))  # before the keeper writes anything
+    belief = belief if consume else owned(belief)
     beginning = Cursor(stream.state(belief), () if known is None else known.sites)
     cursor = beginning if keeper is None else keeper.cursor(beginning)
     infos: list[StepInfo] = []
@@ -109,3 +118,19 @@ def feed(
     kept = Kept(inputs, labels, tuple(sizes), cursor.sites) if course.keeps else None
     stream = replace(stream, steps=cursor.state.steps, kept=kept, noise=cursor.state.noise)
     return cursor.state.belief, stream, infos
+
+
+def rows_at_once(settings: FitSettings, belief: Belief, program: Program, device: torch.device) -> int:
+    """Rows whose labels are learned one after another in one visit of the covariance; 1: there are no blocks.
+
+    Blocks are for batches of one row under class blocks that stand still between them. On CUDA they take the
+    rules whose rows have a closed form; with several passes they are as large as later sweeps join.
+    """
+    on_device = device.type == "cpu" or (
+        find_rule(settings.update_rule) in CLOSED_FORM and program.observation is SOFTMAX
+    )
+    still = isinstance(belief, ClassBlock) and settings.state_space.is_static
+    if settings.batch_size != 1 or not still or not on_device:
+        return 1
+    most = settings.block_rows if settings.passes == 1 else min(settings.block_rows, ROWS_AT_ONCE)
+    return min(most, rows_of_gram(len(belief.mean)))

@@ -16,6 +16,8 @@ from torch import Tensor
 from bayes_clip.gaussian import FAMILIES, Belief
 from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
+from bayes_clip.gaussian.gram import Gram
+from bayes_clip.gaussian.row_gram import RowGram
 from bayes_clip.inference.linearised import Batch, CurvedBatch, at_mode, conditioned, projected
 from bayes_clip.inference.rules import RELINEARISING, BatchUpdate, Rule
 from bayes_clip.observation import SOFTMAX, Observation, fixed_noise
@@ -76,12 +78,15 @@ def update(
     rule: Rule,
     state_space: StateSpace | Dynamics = STATIC,
     observation: Observation = SOFTMAX,
+    *,
+    consume: bool = False,
 ) -> tuple[KalmanState, StepInfo]:
     """Propagate one time step (none before the first batch) and condition on the batch.
 
     Logits that are not linear are linearised at the batch's mode, or by rules of one step at the prediction.
+    `consume`: the state given is used up, its covariance may be overwritten.
     """
-    state, info, _ = _updated(state, batch, rule, state_space, observation)
+    state, info, _ = _updated(state, batch, rule, state_space, observation, consume)
     return state, info
 
 
@@ -94,22 +99,77 @@ def propagated(state: KalmanState, state_space: StateSpace | Dynamics) -> Belief
     return state.belief.diffuse(state.prior_mean, dynamics.decay, noise)
 
 
-def take_out(state: KalmanState, batch: Batch, site: Site) -> KalmanState:
-    """The belief without the batch's site: what the other batches say (the cavity)."""
+def take_out(state: KalmanState, batch: Batch, site: Site, *, consume: bool = False) -> KalmanState:
+    """The belief without the batch's site: what the others say (the cavity). `consume` as in `update`."""
     projection, exact = projected(state.belief, batch)
     removal = exact.gram.without(site.matrix)
     dual = exact.gram.cavity_dual(removal, site.matrix, site.linear, exact.logits)
-    return replace(state, belief=conditioned(state.belief, projection, dual, -removal), steps=state.steps - 1)
+    cavity = conditioned(state.belief, projection, dual, -removal, consume=consume)
+    return replace(state, belief=cavity, steps=state.steps - 1)
 
 
 def put_in(
-    state: KalmanState, batch: Batch, rule: Rule, observation: Observation = SOFTMAX
+    state: KalmanState,
+    batch: Batch,
+    rule: Rule,
+    observation: Observation = SOFTMAX,
+    *,
+    consume: bool = False,
 ) -> tuple[KalmanState, StepInfo, Site]:
     """`update` of the static model that also returns the batch's site, for `take_out`."""
-    state, info, exact = _updated(state, batch, rule, STATIC, observation)
-    matrix = exact.gram.site_of(info.change.downdate)
-    linear = exact.gram.site_linear(matrix, info.change.logits, info.change.dual)
-    return state, info, Site(matrix, linear)
+    state, info, exact = _updated(state, batch, rule, STATIC, observation, consume)
+    return state, info, site_of(exact, info.change)
+
+
+def site_of(exact: Projection, change: BatchUpdate) -> Site:
+    """What a batch said, from how it looked before (in float64) and what was concluded from it."""
+    matrix = exact.gram.site_of(change.downdate)
+    return Site(matrix, exact.gram.site_linear(matrix, change.logits, change.dual))
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """How well a batch was predicted before its labels were learned."""
+
+    prequential_score: Tensor  # () nats
+    nis: Tensor  # ()
+    degrees_of_freedom: int
+    innovation: Tensor  # () length
+
+
+def surprise(gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation) -> Surprise:
+    """The scores of a batch whose logits were predicted with mean `logits` (b, C) and covariance `gram`."""
+    with one_thread():
+        score = _prequential_score(gram, logits, labels, observation)
+        nis, freedom, innovation = _innovation(gram, logits, labels, observation)
+    return Surprise(score, nis, freedom, innovation)
+
+
+def step_info(
+    batch: Batch, before: Belief, moved: Belief, seen: Surprise, change: BatchUpdate, start: float
+) -> StepInfo:
+    """What is reported of a step that began at `start` (seconds of time.perf_counter)."""
+    gain = (moved.mean - before.mean).norm() / seen.innovation.clamp_min(
+        torch.finfo(seen.innovation.dtype).tiny
+    )
+    return StepInfo(
+        rows=len(batch.labels),
+        prequential_score=seen.prequential_score,
+        change=change,
+        nis=seen.nis,
+        degrees_of_freedom=seen.degrees_of_freedom,
+        gain_norm=gain,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def conclude(
+    state: KalmanState, batch: Batch, exact: Projection, rule: Rule, observation: Observation
+) -> BatchUpdate:
+    """What the rule says of a batch, its rows taken together."""
+    with one_thread():
+        variance = prior_logit_variance(state, batch)
+        return rule(observation, exact.gram, exact.logits, batch.labels, variance)
 
 
 def _updated(
@@ -118,53 +178,53 @@ def _updated(
     rule: Rule,
     state_space: StateSpace | Dynamics,
     observation: Observation,
+    consume: bool,
 ) -> tuple[KalmanState, StepInfo, Projection]:
     """`update`, and the batch as the belief saw it before, in float64."""
     start = time.perf_counter()
     belief = propagated(state, state_space)
     seen = batch.at(belief.mean) if isinstance(batch, CurvedBatch) else batch
     projection, exact = projected(belief, seen)
-    with one_thread():
-        score = _prequential_score(exact, batch.labels, observation)
-        nis, freedom, innovation = _innovation(exact, batch.labels, observation)
+    scores = surprise(exact.gram, exact.logits, batch.labels, observation)
     if isinstance(batch, CurvedBatch):
         if rule in RELINEARISING:  # only now: the mode has seen the labels, the score must not
             seen = at_mode(belief, batch, observation)
             projection, exact = projected(belief, seen)
         batch = seen
-    with one_thread():
-        variance = _prior_logit_variance(state, batch)
-        change = rule(observation, exact.gram, exact.logits, batch.labels, variance)
-    moved = conditioned(belief, projection, change.dual, change.downdate)
-    gain = (moved.mean - belief.mean).norm() / innovation.clamp_min(torch.finfo(innovation.dtype).tiny)
-    seconds = time.perf_counter() - start
-    info = StepInfo(len(batch.labels), score, change, nis, freedom, gain, seconds)
+    change = conclude(state, batch, exact, rule, observation)
+    own = consume or belief is not state.belief  # a belief that time has passed over is nobody else's
+    moved = conditioned(belief, projection, change.dual, change.downdate, consume=own)
+    info = step_info(batch, belief, moved, scores, change, start)
     return replace(state, belief=moved, steps=state.steps + 1), info, exact
 
 
-def _prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
+def prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
     """Mean prior variance of the batch's logits, a scalar."""
     return designs.times(batch.design.square(), state.prior_variance).mean().double()
 
 
-def _prequential_score(exact: Projection, labels: Tensor, observation: Observation) -> Tensor:
+def _prequential_score(
+    gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation
+) -> Tensor:
     """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned.
 
     Exact for Gaussian observations, otherwise by Monte-Carlo.
     """
-    noise = fixed_noise(SCORE_DRAWS, exact.logits)
-    samples = exact.gram.samples(exact.logits, exact.gram.deviation(), noise)
-    return observation.predictive_score(samples, labels, exact.logits, exact.gram.row_covariance()).sum()
+    noise = fixed_noise(SCORE_DRAWS, logits)
+    samples = gram.samples(logits, gram.deviation(), noise)
+    return observation.predictive_score(samples, labels, logits, gram.row_covariance).sum()
 
 
-def _innovation(exact: Projection, labels: Tensor, observation: Observation) -> tuple[Tensor, int, Tensor]:
+def _innovation(
+    gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation
+) -> tuple[Tensor, int, Tensor]:
     """Normalised innovation squared, its degrees of freedom, and the length of the innovation.
 
     (R + R G R)⁺ = R⁺ − (I + G R)⁻¹ G on the range of R, so that νᵀ S⁺ ν = νᵀ R⁺ ν − νᵀ G a with the dual a of
     one Newton step.
     """
-    curvature = observation.curvature(exact.logits)
-    innovation = observation.target(labels, exact.logits) - observation.response(exact.logits)
-    dual = exact.gram.newton(curvature, torch.zeros_like(innovation), innovation)
-    nis = curvature.inverse_square(innovation) - (innovation * exact.gram.times(dual)).sum()
+    curvature = observation.curvature(logits)
+    innovation = observation.target(labels, logits) - observation.response(logits)
+    dual = gram.newton(curvature, torch.zeros_like(innovation), innovation)
+    nis = curvature.inverse_square(innovation) - (innovation * gram.times(dual)).sum()
     return nis.clamp_min(0), curvature.degrees_of_freedom, innovation.norm()

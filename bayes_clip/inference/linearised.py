@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bayes_clip.gaussian import Belief
+from bayes_clip.gaussian import Belief, ClassBlock
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.inference.rules import iterated
 from bayes_clip.observation import Observation
@@ -54,15 +54,28 @@ def projected(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
     The small systems are solved in float64 whatever the belief's precision: they decide the sites.
     """
     projection = belief.project(batch.design)
+    return projection, exactly(projection, batch)
+
+
+def exactly(projection: Projection, batch: Batch) -> Projection:
+    """The projection of a batch with logits, its own offset included, and Gram in float64."""
     logits = projection.logits.double()
     if batch.offset is not None:
         logits = logits + batch.offset.double()
-    return projection, replace(projection, gram=projection.gram.double(), logits=logits)
+    return replace(projection, gram=projection.gram.double(), logits=logits)
 
 
-def conditioned(belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor) -> Belief:
-    """`Belief.condition` with what the float64 systems said, in the belief's own precision."""
-    return belief.condition(projection, dual.to(projection.design), downdate.to(projection.design))
+def conditioned(
+    belief: Belief, projection: Projection, dual: Tensor, downdate: Tensor, *, consume: bool = False
+) -> Belief:
+    """`Belief.condition` with what the float64 systems said, in the belief's own precision.
+
+    `consume`: the belief is used up, its covariance may be overwritten.
+    """
+    dual, downdate = dual.to(projection.design), downdate.to(projection.design)
+    if consume and isinstance(belief, ClassBlock):
+        return belief.visited(projection, dual, downdate, None)[0]
+    return belief.condition(projection, dual, downdate)
 
 
 def at_mode(belief: Belief, batch: CurvedBatch, observation: Observation) -> Batch:

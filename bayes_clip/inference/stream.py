@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,18 +19,12 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Full
 from bayes_clip.gaussian.cost import largest_batch
 from bayes_clip.inference import kalman_clip
-from bayes_clip.inference.kalman import (
-    STATIC,
-    KalmanState,
-    Site,
-    StepInfo,
-    put_in,
-    take_out,
-    update,
-)
+from bayes_clip.inference.kalman import STATIC, KalmanState, Site, StepInfo, put_in, take_out, update
 from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
+from bayes_clip.inference.one_by_one import put_in_one_by_one
 from bayes_clip.inference.refine import ROWS_AT_ONCE, groups, joined_batch, joined_site
 from bayes_clip.inference.rules import OTHER_RULES, Rule
+from bayes_clip.inference.visits import visits
 from bayes_clip.observation import SOFTMAX, Observation
 from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace
@@ -76,6 +70,8 @@ class Course:
     passes: int = 1
     known: int = 0  # batches at the beginning of `data` that the belief knows: the first pass leaves them out
     keeps_sites: bool = False
+    one_by_one: bool = False  # the first pass learns the rows of a batch one after another
+    consume: bool = False  # the state to begin with is used up, and each one that is yielded by the next step
 
     @property
     def keeps(self) -> bool:
@@ -97,7 +93,7 @@ def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
     """Feed the batches from `cursor` on; yields where the run stands after each, and its info.
 
     The first pass feeds the batches from `known` on, each further one all of them, joined as `swept_parts`
-    says.
+    says. With `consume` a run works in one copy of the covariance: look at a state before the next step.
 
     Raises:
         UserError: more than one pass, or sites to keep, with a dynamic state space or a covariance that keeps
@@ -112,15 +108,9 @@ def walk(course: Course, cursor: Cursor) -> Iterator[tuple[Cursor, StepInfo]]:
             if len(cursor.sites) > len(parts):  # as the first pass left them
                 cursor = replace(cursor, sites=tuple(joined_site(cursor.sites[part]) for part in parts))
         count = f", pass {sweep + 1} of {course.passes}" if course.passes > 1 else ""
-        for index in track(range(first, len(parts)), f"Filtering{count}"):
-            sites: tuple[Site, ...] = ()
-            if course.keeps:
-                batch = joined_batch([_linear(batch) for batch in course.data[parts[index]]])
-                state, info, sites = _swept(course, cursor, index, batch)
-            else:
-                state, info = _fed(course, cursor.state, course.data[index])
-            state = replace(state, belief=canonical(state.belief))
-            cursor = Cursor(state, sites, sweep, index + 1)
+        steps = _swept(course, cursor, parts, first) if course.keeps else _fed(course, cursor, first)
+        for reached, info in track(steps, f"Filtering{count}", len(parts) - first):
+            cursor = reached
             yield cursor, info
         cursor = replace(cursor, sweep=sweep + 1, index=0)
 
@@ -135,11 +125,23 @@ def run(
 ) -> tuple[KalmanState, list[StepInfo]]:
     """Feed the batches in order; each further pass replaces every batch's contribution in turn.
 
-    Returns the last state and the infos of the last pass. Refusals as in `walk`.
+    Returns the last state and the infos of the last pass; the state given stays as it is. Refusals as in
+    `walk`.
     """
-    steps = list(walk(Course(data, rule, state_space, observation, passes), Cursor(state)))
-    last = [info for cursor, info in steps if cursor.sweep == passes - 1]
-    return steps[-1][0].state, last
+    course = Course(data, rule, state_space, observation, passes, consume=True)
+    cursor, infos = Cursor(replace(state, belief=owned(state.belief))), []
+    for reached, info in walk(course, cursor):
+        cursor = reached
+        if cursor.sweep == passes - 1:
+            infos.append(info)
+    return cursor.state, infos
+
+
+def owned(belief: Belief) -> Belief:
+    """A copy of what a consuming run overwrites."""
+    if isinstance(belief, ClassBlock):
+        return replace(belief, covariance=belief.covariance.clone())
+    return belief
 
 
 def swept_parts(sizes: Sequence[int], site: Site) -> list[slice]:
@@ -180,20 +182,42 @@ def canonical(tensors: Tensors) -> Tensors:
     return replace(tensors, **moved)
 
 
-def _fed(course: Course, state: KalmanState, batch: AnyBatch) -> tuple[KalmanState, StepInfo]:
-    if course.rule is PAIRED_COSINES:
-        return kalman_clip.update(state, _linear(batch), course.state_space, course.observation)
-    return update(state, batch, course.rule, course.state_space, course.observation)
+def _fed(course: Course, cursor: Cursor, first: int) -> Iterator[tuple[Cursor, StepInfo]]:
+    """One pass that keeps nothing but the belief."""
+    static = course.state_space.is_static and isinstance(cursor.state.belief, ClassBlock)
+    linear = first < len(course.data) and isinstance(course.data[first], Batch)
+    if course.consume and static and linear:
+        data = cast(Sequence[Batch], course.data)
+        rest = visits(cursor.state, data, course.rule, course.observation, first, course.one_by_one)
+        for index, (state, info) in enumerate(rest, start=first):
+            yield Cursor(state, (), cursor.sweep, index + 1), info
+        return
+    state = cursor.state
+    for index in range(first, len(course.data)):
+        batch = course.data[index]
+        if course.rule is PAIRED_COSINES:
+            state, info = kalman_clip.update(state, _linear(batch), course.state_space, course.observation)
+        else:
+            space, observation = course.state_space, course.observation
+            state, info = update(state, batch, course.rule, space, observation, consume=course.consume)
+        state = replace(state, belief=canonical(state.belief))
+        yield Cursor(state, (), cursor.sweep, index + 1), info
 
 
 def _swept(
-    course: Course, cursor: Cursor, index: int, batch: Batch
-) -> tuple[KalmanState, StepInfo, tuple[Site, ...]]:
-    state, sites = cursor.state, cursor.sites
-    if index < len(sites):
-        state = take_out(state, batch, sites[index])
-    state, info, site = put_in(state, batch, course.rule, course.observation)
-    return state, info, (*sites[:index], canonical(site), *sites[index + 1 :])
+    course: Course, cursor: Cursor, parts: Sequence[slice], first: int
+) -> Iterator[tuple[Cursor, StepInfo]]:
+    """One pass that takes out what each batch said, where it has spoken, and puts it in again."""
+    state, sites, consume = cursor.state, cursor.sites, course.consume
+    for index in range(first, len(parts)):
+        batch = joined_batch([_linear(batch) for batch in course.data[parts[index]]])
+        if index < len(sites):
+            state, consume = take_out(state, batch, sites[index], consume=consume), True
+        put = put_in_one_by_one if course.one_by_one and cursor.sweep == 0 else put_in
+        state, info, site = put(state, batch, course.rule, course.observation, consume=consume)
+        state, consume = replace(state, belief=canonical(state.belief)), course.consume
+        sites = (*sites[:index], canonical(site), *sites[index + 1 :])
+        yield Cursor(state, sites, cursor.sweep, index + 1), info
 
 
 def _linear(batch: AnyBatch) -> Batch:
