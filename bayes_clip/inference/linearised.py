@@ -59,10 +59,13 @@ def projected(belief: Belief, batch: Batch) -> tuple[Projection, Projection]:
 
 def exactly(projection: Projection, batch: Batch) -> Projection:
     """The projection of a batch with logits, its own offset included, and Gram in float64."""
+    return replace(projection, gram=projection.gram.double(), logits=exact_logits(projection, batch))
+
+
+def exact_logits(projection: Projection, batch: Batch) -> Tensor:
+    """The predicted logits (b, C) of a batch, its own offset included, in float64."""
     logits = projection.logits.double()
-    if batch.offset is not None:
-        logits = logits + batch.offset.double()
-    return replace(projection, gram=projection.gram.double(), logits=logits)
+    return logits if batch.offset is None else logits + batch.offset.double()
 
 
 def conditioned(

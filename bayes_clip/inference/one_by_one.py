@@ -16,10 +16,11 @@ from torch import Tensor
 
 from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.gaussian import design as designs
+from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import BlockGram
 from bayes_clip.gaussian.row_gram import RowGram
 from bayes_clip.inference.kalman import KalmanState, Site, StepInfo, Surprise, site_of, step_info, surprise
-from bayes_clip.inference.linearised import Batch, conditioned, projected
+from bayes_clip.inference.linearised import Batch, conditioned, exact_logits, projected
 from bayes_clip.inference.rules import BatchUpdate, Rule, iterated, plain
 from bayes_clip.kernels.recursion import Recursed, recursion, row_by_row
 from bayes_clip.observation import SOFTMAX, Observation
@@ -29,13 +30,12 @@ CLOSED_FORM = (plain, iterated)  # rules whose update of one softmax label is a 
 
 
 def conclude_one_by_one(
-    state: KalmanState, batch: Batch, gram: BlockGram, logits: Tensor, rule: Rule, observation: Observation
+    state: KalmanState, batch: Batch, projection: Projection, rule: Rule, observation: Observation
 ) -> tuple[Surprise, BatchUpdate]:
-    """Scores and update of a block whose rows are learned in order.
-
-    `gram` and predicted `logits` (b, C) are those before the block, in float64.
-    """
+    """Scores and update of a block whose rows are learned in order; `projection` is the block before."""
     with one_thread():
+        gram = BlockGram(cast(BlockGram, projection.gram).blocks.double())
+        logits = exact_logits(projection, batch)
         if observation is SOFTMAX and rule in CLOSED_FORM:
             recursed = recursion(gram.blocks, logits, batch.labels, rule is iterated)
             own, linear, evidence = _softmax_sites(recursed, batch.labels, rule is iterated)
@@ -68,8 +68,7 @@ def put_in_one_by_one(
     """`kalman.put_in` of a block whose rows are learned in order; the site is that of the block."""
     start = time.perf_counter()
     projection, exact = projected(state.belief, batch)
-    gram = cast(BlockGram, exact.gram)
-    seen, change = conclude_one_by_one(state, batch, gram, exact.logits, rule, observation)
+    seen, change = conclude_one_by_one(state, batch, projection, rule, observation)
     moved = conditioned(state.belief, projection, change.dual, change.downdate, consume=consume)
     info = step_info(batch, state.belief, moved, seen, change, start)
     steps = state.steps + len(batch.labels)

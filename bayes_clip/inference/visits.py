@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import cast
 
 from bayes_clip.gaussian import ClassBlock
-from bayes_clip.gaussian.gram import BlockGram
 from bayes_clip.inference.kalman import KalmanState, StepInfo, conclude, step_info, surprise
-from bayes_clip.inference.linearised import Batch, exactly, projected
+from bayes_clip.inference.linearised import Batch, exactly
 from bayes_clip.inference.one_by_one import conclude_one_by_one
 from bayes_clip.inference.rules import Rule
 from bayes_clip.observation import SOFTMAX, Observation
@@ -36,14 +35,13 @@ def visits(
     """
     belief = cast(ClassBlock, state.belief)
     batch = data[first]
-    projection, exact = projected(belief, batch)
+    projection = belief.project(batch.design)
     for index in range(first, len(data)):
         start = time.perf_counter()
         if one_by_one:
-            seen, change = conclude_one_by_one(
-                state, batch, cast(BlockGram, exact.gram), exact.logits, rule, observation
-            )
+            seen, change = conclude_one_by_one(state, batch, projection, rule, observation)
         else:
+            exact = exactly(projection, batch)
             seen = surprise(exact.gram, exact.logits, batch.labels, observation)
             change = conclude(state, batch, exact, rule, observation)
         following = data[index + 1] if index + 1 < len(data) else None
@@ -59,4 +57,4 @@ def visits(
         yield state, info
         if following is None or ahead is None:
             return
-        batch, projection, exact = following, ahead, exactly(ahead, following)
+        batch, projection = following, ahead
