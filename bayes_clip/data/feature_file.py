@@ -3,8 +3,8 @@
 Feature task: ``support_features`` (N, D), ``support_labels`` (N,), ``query_features`` (M, D),
 ``query_labels`` (M,); optional ``text_features`` (C, D), ``class_names`` (C,), ``logit_scale`` (),
 ``ood_features`` (K, D), ``backbone``. Feature file: ``features`` (N, D), and where known ``paths``,
-``labels``, ``class_names``, ``backbone``, ``precision``. Rows are normalised on loading and their norms kept; files are
-written with the norms put back.
+``labels``, ``class_names``, ``backbone``, ``precision``. Rows are normalised on loading and their norms kept;
+files are written with the norms put back.
 """
 
 from __future__ import annotations
