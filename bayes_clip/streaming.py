@@ -45,6 +45,7 @@ class Pace:
     order: str | None = None
     batch_size: int | None = None
     passes: int | None = None
+    block_size: int | None = None
 
     def settings(self, fitted: FitSettings) -> FitSettings:
         """The fit's settings at this pace."""

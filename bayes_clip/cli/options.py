@@ -88,6 +88,16 @@ BatchSize = Annotated[
         rich_help_panel=ADAPTER,
     ),
 ]
+BlockSize = Annotated[
+    int | None,
+    typer.Option(
+        "--block-size",
+        min=1,
+        help="With --batch-size 1: labels a visit of the covariance. Changes speed and rounding only.",
+        show_default="64 at most; 1 with --order given",
+        rich_help_panel=ADAPTER,
+    ),
+]
 Passes = Annotated[
     int,
     typer.Option(

@@ -43,6 +43,7 @@ def update(
             rich_help_panel=options.ADAPTER,
         ),
     ] = None,
+    block_size: options.BlockSize = None,
     passes: Annotated[
         int | None,
         typer.Option(
@@ -94,7 +95,7 @@ def update(
         drawn,
         out=out,
         remove=remove_class or (),
-        pace=Pace(order, batch_size, passes),
+        pace=Pace(order, batch_size, passes, block_size),
         backbone=encoder,
         templates=None if templates is None else read_templates(templates),
         device=device,
