@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from small_problems import assert_near, small_problem
+from small_problems import assert_near, small_problem, tiny_task
 
+from bayes_clip.fitting import fit
 from bayes_clip.gaussian.gram import BlockGram
 from bayes_clip.gaussian.row_gram import RowGram
 from bayes_clip.inference import kalman
+from bayes_clip.inference.batches import rows_of_gram
 from bayes_clip.inference.kalman import Batch, KalmanState, StepInfo
 from bayes_clip.inference.one_by_one import put_in_one_by_one
 from bayes_clip.inference.rules import RULES
 from bayes_clip.inference.visits import visits
 from bayes_clip.observation import SOFTMAX, Bernoulli, Gaussian
+from bayes_clip.settings import FitSettings
 
 PROBLEM = small_problem(classes=4, features=6, rows=23, variance=3.0)
 
@@ -115,3 +120,28 @@ def test_independent_rows_have_closed_forms(observation: object) -> None:
     assert_near(rows.log_determinant(curvature), blocks.log_determinant(curvature))
     assert_near(rows.deviation(), blocks.deviation())
     assert_near(rows.row_covariance(), blocks.row_covariance())
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_block_size_changes_a_fit_by_rounding_alone(passes: int) -> None:
+    task = tiny_task(classes=3, features=6, shots=5)
+    asked = FitSettings(
+        rule="iterated", batch_size=1, order="random", passes=passes, prior_variance=0.5, dtype="float64"
+    )
+    blocks, single = fit(task, asked), fit(task, replace(asked, block_size=1))
+    assert len(blocks.steps) == 1 and len(single.steps) == (15 if passes == 1 else 1)
+    assert_near(blocks.posterior.weights.mean, single.posterior.weights.mean)
+    assert_near(blocks.posterior.weights.covariance, single.posterior.weights.covariance)
+    assert blocks.posterior.stream.steps == single.posterior.stream.steps == 15
+
+
+def test_labels_in_the_order_given_are_learned_in_pieces_without_blocks() -> None:
+    """Pieces that end anywhere are then the whole bit for bit."""
+    task = tiny_task(classes=3, features=6, shots=2)
+    asked = FitSettings(rule="iterated", batch_size=1, order="given", prior_variance=0.5)
+    assert len(fit(task, asked).steps) == 6
+    assert len(fit(task, replace(asked, block_size=4)).steps) == 2
+
+
+def test_gram_matrices_bound_the_block() -> None:
+    assert rows_of_gram(1000) == 91 and rows_of_gram(20_000) == 20 and rows_of_gram(10**9) == 1
