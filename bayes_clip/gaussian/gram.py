@@ -13,25 +13,44 @@ Softmax Newton steps on blocks follow Rasmussen & Williams (2006), algorithm 3.3
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from bayes_clip.curvature import Curvature, SoftmaxCurvature
-from bayes_clip.gaussian.matrices import log_diagonal, removed, root_of, symmetric
+from bayes_clip.gaussian.matrices import inverted, removed, root_of, symmetric
 from bayes_clip.observation import Observation
+
+CPU_DRAWS = 2**17  # numbers drawn at once, which stay in a core's cache
+CUDA_DRAWS = 2**26
 
 
 @dataclass(frozen=True)
 class BlockGram:
-    """One Gram block per class, (C, b, b): the prior logits of different classes are independent."""
+    """One Gram block per class, (C, b, b): the prior logits of different classes are independent.
+
+    Everything but `times` goes through E = (I + W G)⁻¹ W = W^½ (I + W^½ G W^½)⁻¹ W^½, one inverse per class.
+    """
 
     blocks: Tensor
+    known: torch.dtype = torch.float64  # precision in which the belief knows the blocks
 
-    def double(self) -> BlockGram:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the numbers here."""
+        return self.blocks.dtype
+
+    def double(self) -> Self:
         """The same in float64, symmetric to the last bit."""
-        return BlockGram(symmetric(self.blocks.double()))
+        return replace(self, blocks=symmetric(self.blocks.double()), known=self.blocks.dtype)
+
+    def rough(self) -> Self:
+        """The same in no more precision than the belief has; on CUDA as it is: nobody could look back."""
+        if self.blocks.is_cuda or self.known == self.blocks.dtype:
+            return self
+        return replace(self, blocks=self.blocks.to(self.known))
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
@@ -44,11 +63,11 @@ class BlockGram:
         """
         target = curvature.times(excess) + residual
         if not isinstance(curvature, SoftmaxCurvature):
-            return target - self._times(self.site_downdate(curvature.own), self.times(target))
-        precision, factor = self._coupled(curvature.probabilities)
-        shift = torch.einsum("cij,jc->ic", precision, self.times(target))
-        shared = torch.cholesky_solve(shift.sum(-1, keepdim=True), factor)[:, 0]
-        return target - shift + torch.einsum("cij,j->ic", precision, shared)
+            return target - self._times(self._inverse(curvature.own)[0], self.times(target))
+        precision, _ = self._inverse(curvature.probabilities)
+        shift = self._times(precision, self.times(target))
+        shared = inverted(precision.sum(0, keepdim=True))[0][0] @ shift.sum(-1)
+        return target - shift + (precision @ shared).T
 
     def downdate(self, curvature: Curvature) -> Tensor:
         """Diagonal blocks (C, b, b) of (I + R G)⁻¹ R.
@@ -57,50 +76,68 @@ class BlockGram:
         of the class-block belief.
         """
         if not isinstance(curvature, SoftmaxCurvature):
-            return self.site_downdate(curvature.own)
-        precision, factor = self._coupled(curvature.probabilities)
-        rows = precision.shape[-1]
-        stacked = precision.transpose(0, 1).reshape(rows, -1)
-        half = torch.linalg.solve_triangular(factor, stacked, upper=False)
-        half = half.reshape(rows, -1, rows).transpose(0, 1)
-        return precision - half.mT @ half
+            return self._inverse(curvature.own)[0]
+        precision, _ = self._inverse(curvature.probabilities)
+        shared, _ = inverted(precision.sum(0, keepdim=True))
+        return symmetric(torch.baddbmm(precision, precision @ shared, precision, alpha=-1))
 
     def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
-        weight = curvature.probabilities if isinstance(curvature, SoftmaxCurvature) else curvature.own
-        inner = 2 * log_diagonal(torch.linalg.cholesky(self._inner(weight.T.sqrt())))
         if not isinstance(curvature, SoftmaxCurvature):
-            return inner
-        return inner + 2 * log_diagonal(self._coupled(curvature.probabilities)[1])
+            return self._inverse(curvature.own)[1]
+        precision, inner = self._inverse(curvature.probabilities)
+        return inner + inverted(precision.sum(0, keepdim=True))[1]
+
+    def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Excess z − z₀ of the posterior mean and standard deviations of the logits, (b, C) each.
+
+        For diagonal site precision w and pull h − W z₀, both (b, C).
+        """
+        cross = self.blocks @ self._inverse(precision)[0]  # G E
+        seen = self.times(pull)
+        excess = seen - self._times(cross, seen)
+        variance = self.blocks.diagonal(dim1=1, dim2=2) - cross.mul_(self.blocks).sum(2)
+        return excess, variance.clamp_min(0).sqrt().T
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and posterior standard deviations of the logits (b, C) given diagonal sites.
 
         Site precision w and linear term h, both (b, C); `predicted` logits z₀ (b, C).
         """
-        root = precision.T.sqrt()
-        factor = torch.linalg.cholesky(self._inner(root))
-        half = torch.linalg.solve_triangular(factor, root[:, :, None] * self.blocks, upper=False)
-        variance = self.blocks.diagonal(dim1=1, dim2=2) - half.square().sum(1)
-        target = (linear - precision * predicted).T[..., None]
-        inner = root[:, :, None] * (self.blocks @ target)
-        dual = target - root[:, :, None] * torch.cholesky_solve(inner, factor)
-        return dual[..., 0].T, variance.clamp_min(0).sqrt().T
+        pull = linear - precision * predicted
+        excess, deviation = self.posterior(precision, pull)
+        return pull - precision * excess, deviation
+
+    def concluded(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Dual (b, C) and downdate (C, b, b) of diagonal sites w (b, C), with pull h − W z₀ (b, C)."""
+        downdate, _ = self._inverse(precision)
+        return pull - self._times(downdate, self.times(pull)), downdate
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C, b, b), for diagonal site precision w (b, C)."""
-        root = precision.T.sqrt()
-        factor = torch.linalg.cholesky(self._inner(root))
-        half = torch.linalg.solve_triangular(factor, torch.diag_embed(root), upper=False)
-        return half.mT @ half
+        return self._inverse(precision)[0]
 
     def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
         """Draws (S, b, C) of independent logits N(`logits`, `deviation`²) from standard normal `noise`."""
-        return logits + noise * deviation
+        return torch.addcmul(logits, noise, deviation)
 
     def expected(self, observation: Observation, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Average response and the average diagonal curvature, each (b, C), over samples (S, b, C)."""
         return observation.expected(samples)
+
+    def averages(
+        self, observation: Observation, logits: Tensor, deviation: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`expected` over the draws that `samples` makes, some rows at a time: they stay in the cache."""
+        most = CUDA_DRAWS if noise.is_cuda else CPU_DRAWS
+        rows = max(1, most * len(logits) // noise.numel())
+        split = zip(logits.split(rows), deviation.split(rows), noise.split(rows, dim=1), strict=True)
+        parts = [self.expected(observation, self.samples(*part)) for part in split]
+        return torch.cat([mean for mean, _ in parts]), torch.cat([own for _, own in parts])
+
+    def admissible(self, precision: Tensor) -> Tensor:
+        """The nearest site precision (b, C) that is no less than zero."""
+        return precision.clamp_min(0)
 
     def start(self, curvature: Curvature) -> Tensor:
         """Site precision (b, C) to begin a fixed point with: the diagonal of the curvature."""
@@ -143,16 +180,13 @@ class BlockGram:
         """Blocks (C, b, b) times rows (b, C), class by class."""
         return (blocks @ rows.T[..., None])[..., 0].T
 
-    def _inner(self, root: Tensor) -> Tensor:
-        """I + W^½ G W^½ per class."""
-        inner = root[:, :, None] * self.blocks * root[:, None, :]
+    def _inverse(self, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """E = (I + W G)⁻¹ W (C, b, b) for diagonal sites w (b, C), and log |I + W G| of all classes."""
+        root = precision.T.sqrt()
+        inner = (root[:, :, None] * self.blocks).mul_(root[:, None, :])
         inner.diagonal(dim1=1, dim2=2).add_(1)
-        return inner
-
-    def _coupled(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """E_c = (D_c⁻¹ + G_c)⁻¹ per class, (C, b, b), and the Cholesky factor of Σ_c E_c, (b, b)."""
-        precision = self.site_downdate(probabilities)
-        return precision, torch.linalg.cholesky(precision.sum(0))
+        inverse, log_determinant = inverted(inner)
+        return inverse.mul_(root[:, :, None]).mul_(root[:, None, :]), log_determinant
 
 
 @dataclass(frozen=True)
@@ -162,9 +196,18 @@ class DenseGram:
     matrix: Tensor
     classes: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the numbers here."""
+        return self.matrix.dtype
+
     def double(self) -> DenseGram:
         """The same in float64, symmetric to the last bit."""
         return DenseGram(symmetric(self.matrix.double()), self.classes)
+
+    def rough(self) -> DenseGram:
+        """As it is: its systems are too large and too badly conditioned for less than float64."""
+        return self
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
@@ -190,6 +233,19 @@ class DenseGram:
         posterior = self.matrix - self.matrix @ self.site_downdate(precision) @ self.matrix
         return dual, root_of(self._row_blocks(posterior))
 
+    def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Excess z − z₀ of the posterior mean (b, C) and a root (b, C, C) of each row's posterior covariance.
+
+        For sites (b, C, C) with pull h − W z₀ (b, C).
+        """
+        dual, root = self.given_sites(precision, pull, torch.zeros_like(pull))
+        return self.times(dual), root
+
+    def concluded(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Dual (b, C) and downdate of sites (b, C, C) with pull h − W z₀ (b, C)."""
+        dual, _ = self.given_sites(precision, pull, torch.zeros_like(pull))
+        return dual, self.site_downdate(precision)
+
     def site_downdate(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C b, C b), for site precision (b, C, C)."""
         return symmetric(torch.linalg.solve(self._system(precision), self._spread(precision)))
@@ -201,6 +257,17 @@ class DenseGram:
     def expected(self, observation: Observation, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Average response (b, C) and the average curvature (b, C, C) over samples (S, b, C)."""
         return observation.expected_joint(samples)
+
+    def averages(
+        self, observation: Observation, logits: Tensor, deviation: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`expected` over the draws that `samples` makes."""
+        return self.expected(observation, self.samples(logits, deviation, noise))
+
+    def admissible(self, precision: Tensor) -> Tensor:
+        """The nearest site precision (b, C, C) without negative eigenvalues."""
+        root = root_of(precision)
+        return root @ root.mT
 
     def start(self, curvature: Curvature) -> Tensor:
         """Site precision (b, C, C) to begin a fixed point with: the curvature."""

@@ -80,21 +80,13 @@ class DiagonalSiteGram(BlockGram):
     The dual still takes the whole coupling of the softmax: only what is kept of a site is its diagonal.
     """
 
-    def double(self) -> DiagonalSiteGram:
-        """The same in float64, symmetric to the last bit."""
-        return DiagonalSiteGram(symmetric(self.blocks.double()))
-
-    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
-        """Dual (b, C) of the Newton step, with the coupling of a softmax in R; arguments (b, C)."""
-        return BlockGram(self.blocks).newton(curvature, excess, residual)
-
     def downdate(self, curvature: Curvature) -> Tensor:
         """The diagonal of R, (b, C)."""
         return curvature.own
 
-    def log_determinant(self, curvature: Curvature) -> Tensor:
-        """log |I + R G|, a scalar."""
-        return BlockGram(self.blocks).log_determinant(curvature)
+    def concluded(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Dual (b, C) of sites w (b, C) with pull h − W z₀ (b, C), and the sites."""
+        return super().concluded(precision, pull)[0], precision
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """The diagonal of the sites (b, C), as it is."""
