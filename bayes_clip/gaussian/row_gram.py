@@ -42,7 +42,7 @@ class RowGram:
 
     def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
         """Draws (S, b, C) of independent logits N(`logits`, `deviation`²) from standard normal `noise`."""
-        return logits + noise * deviation
+        return torch.addcmul(logits, noise, deviation)
 
     def deviation(self) -> Tensor:
         """Predicted standard deviation of each logit, (b, C)."""
