@@ -12,6 +12,7 @@ from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
 from bayes_clip.gaussian.matrices import root_of
+from bayes_clip.kernels.diagonal import condition, gram_blocks
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,21 @@ class Diagonal:
         return cls(mean, variance)
 
     def project(self, design: Tensor) -> Projection:
-        """Predicted logits of a batch, their Gram and P Hᵀ: (C, D, b), or (P, C b) for a Jacobian."""
+        """Predicted logits of a batch, their Gram, and P Hᵀ (P, C b); for a head the variances instead."""
         logits = designs.times(design, self.mean)
         if design.ndim == 2:
-            cross = self.variance[..., None] * design.mT
-            return Projection(logits, BlockGram(design @ cross), cross, design)
+            return Projection(logits, BlockGram(gram_blocks(self.variance, design)), self.variance, design)
         rows = designs.classes_outermost(design)
         cross = self.variance[:, None] * rows.mT
         return Projection(logits, DenseGram(rows @ cross, design.shape[1]), cross, design)
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
         """Posterior for dual a (b, C) and downdate B of the Gram's shape, projected to its variances."""
+        if projection.design.ndim == 2:
+            mean, variance = condition(self.mean, self.variance, projection.design, dual, downdate)
+            return replace(self, mean=mean, variance=variance)
         cross = projection.cross
-        flat = dual.mT if cross.ndim == 3 else dual.T.reshape(-1)
-        mean = self.mean + (cross @ flat[..., None])[..., 0]
+        mean = self.mean + cross @ dual.T.reshape(-1)
         removed = (cross @ downdate).mul_(cross).sum(-1)
         # in exact arithmetic nothing is removed that is not there
         return replace(self, mean=mean, variance=(self.variance - removed).clamp_min(0))
