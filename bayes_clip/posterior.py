@@ -22,19 +22,31 @@ from torch import Tensor
 from bayes_clip.distributions import Drawn
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import ClassBlock, Diagonal, Full, Kronecker, LowRankPrecision, VariationalDiagonal
+from bayes_clip.gaussian.noise import keys_of
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.program import read_program
 from bayes_clip.inference.program_logits import ProgramLogits
 from bayes_clip.inference.stream import Stream
+from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 from bayes_clip.model import AdapterModel
 from bayes_clip.precision import full_precision
-from bayes_clip.predictive import Prediction, closed_form, entropy, entropy_split, monte_carlo
+from bayes_clip.predictive import (
+    DRAWN,
+    MONTE_CARLO_DRAWS,
+    SPLIT_DRAWS,
+    Prediction,
+    average_entropy,
+    average_softmax,
+    closed_form,
+    entropy,
+)
 from bayes_clip.progress import track
 from bayes_clip.randomness import own_random_numbers
 from bayes_clip.settings import FitSettings
 
-ROWS_PER_CHUNK = 8192
+MANY_NUMBERS = 2**24  # probabilities, above which they are kept in the dtype of the weights
+IN_FLOAT64 = 6  # numbers for each class of a row: moments and probabilities, and what the closed form makes
 
 
 @dataclass(frozen=True)
@@ -133,25 +145,36 @@ class Posterior(AutoContinuous):
 
     @torch.no_grad()
     @full_precision()
-    def predict(self, features: Tensor) -> Prediction:
+    def predict(self, features: Tensor, budget: int = WORKING_BYTES) -> Prediction:
         """Probabilities, doubt and novelty for features (N, D); rows are scaled to unit length.
+
+        Rows are worked on by as many at once as `budget` bytes hold. What is said of a row does not depend on
+        the others, but for rounding.
 
         Raises:
             UserError: another number of features than the posterior was fitted with, NaN or zero rows.
         """
-        rows = self._checked(features)
-        parts = [self._predict_chunk(part) for part in track(rows.split(ROWS_PER_CHUNK), "Predicting")]
-        fields = vars(parts[0]).keys()
-        joined = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in fields}
-        return Prediction(**joined)
+        self._check(features)
+        classes, size = len(self.class_names), self.weights.mean.element_size()
+        row_bytes = size * (self.logits.row_numbers + DRAWN * classes) + 8 * IN_FLOAT64 * classes
+        many = len(features) * classes > MANY_NUMBERS
 
-    def _predict_chunk(self, rows: Tensor) -> Prediction:
-        mean, variance = self.logits.logit_moments(rows)
+        def said(rows: Tensor) -> tuple[Tensor, ...]:
+            return tuple(vars(self._predict_chunk(self._unit(rows), many)).values())
+
+        fields = by_rows(
+            said, features, rows_within(budget, row_bytes), lambda starts: track(starts, "Predicting")
+        )
+        return Prediction(*fields)
+
+    def _predict_chunk(self, rows: Tensor, many: bool) -> Prediction:
+        logits, keys = self.logits.predicted_logits(rows), keys_of(rows)
+        mean, variance = logits.mean, logits.variance
         kind = self.predictive
         if kind == "plug_in":
             probabilities = mean.double().softmax(-1)
         elif kind == "monte_carlo":
-            probabilities = monte_carlo(self.logits, rows).double()
+            probabilities = average_softmax(logits, keys, MONTE_CARLO_DRAWS).double()
         else:
             scale = 1.0 if self.source.settings.predictive == "closed_form" else self.source.covariance_scale
             probabilities = closed_form(mean.double(), scale * variance.double())
@@ -159,23 +182,33 @@ class Posterior(AutoContinuous):
             aleatoric, epistemic = entropy(probabilities), torch.zeros_like(probabilities[:, 0])
             novelty = 1 - probabilities.amax(-1)
         else:
-            aleatoric, epistemic = entropy_split(self.logits, rows)
+            aleatoric, epistemic = average_entropy(logits, keys, SPLIT_DRAWS)
             novelty = (variance - mean).gather(1, probabilities.argmax(-1, keepdim=True))[:, 0]
-        return Prediction(probabilities, aleatoric, epistemic, novelty, mean, variance)
+        if many:
+            probabilities = probabilities.clamp_min_(torch.finfo(torch.float32).tiny).to(mean.dtype)
+        said = (probabilities, aleatoric, epistemic, novelty, mean, variance)
+        return Prediction(*(tensor.cpu() for tensor in said))
 
     def _checked(self, features: Tensor) -> Tensor:
+        """Rows of unit length in the dtype and on the device of the weights."""
+        self._check(features)
+        return self._unit(features)
+
+    def _check(self, features: Tensor) -> None:
         expected = self.program.text_features.shape[1]
         if features.ndim != 2 or features.shape[1] != expected:
             raise UserError(
                 f"features of shape {tuple(features.shape)}: this posterior takes (N, {expected}); "
                 "encode the images with the backbone it was fitted with"
             )
-        rows = features.to(self.weights.mean)
-        norms = rows.norm(dim=-1, keepdim=True)
-        broken = ~(norms[:, 0].isfinite() & (norms[:, 0] > 0))
+        norms = features.norm(dim=-1)
+        broken = ~(norms.isfinite() & (norms > 0))
         if broken.any():
             raise UserError(f"features row {int(broken.nonzero()[0])} is zero, NaN or infinite; drop it")
-        return rows / norms
+
+    def _unit(self, features: Tensor) -> Tensor:
+        rows = features.to(self.weights.mean)
+        return rows / rows.norm(dim=-1, keepdim=True)
 
     def save(self, folder: Path | str) -> None:
         """Write it to a folder that `load_posterior` reads (safetensors and JSON)."""

@@ -7,15 +7,17 @@ common offset of 20 and more).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from bayes_clip import mean_field
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.gaussian.logits import PredictedLogits
+from bayes_clip.gaussian.noise import keys_of
+from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 PREDICTIVES: dict[str, str] = {
     "auto": "closed form with the covariance scale that balanced support folds like best; 0 is plug-in",
@@ -26,17 +28,20 @@ PREDICTIVES: dict[str, str] = {
 NUMBERS_PER_CHUNK = 2**24
 MONTE_CARLO_DRAWS = 256
 SPLIT_DRAWS = 64
+DRAWN = 10  # numbers for each logit of a row that is drawn: moments, noise, draw, softmax, running sums
+NUMBERS_PER_BLOCK = 2**20  # of logits that are drawn at once: small enough for a CPU's caches
 
 
 class LogitBelief(Protocol):
     """Anything that says how sure it is of the logits of design rows (N, D)."""
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C)."""
+    @property
+    def row_numbers(self) -> int:
+        """Numbers that predicting one row makes on the way."""
         ...
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Draws (S, N, C) from standard normal `noise` (S, N, C)."""
+    def predicted_logits(self, design: Tensor) -> PredictedLogits:
+        """Moments and draws of the logits of all these rows."""
         ...
 
 
@@ -79,36 +84,70 @@ def find_predictive(name: str) -> str:
     return name
 
 
-def closed_form(mean: Tensor, variance: Tensor) -> Tensor:
+def closed_form(mean: Tensor, variance: Tensor, budget: int = WORKING_BYTES) -> Tensor:
     """Probabilities (N, C) of softmax averaged over independent logits N(mean, variance), both (N, C).
 
     p_k ∝ 1 / Σ_j exp(−(μ_k − μ_j) / √(1 + π/8 (σ_k² + σ_j²))): the logistic-Gaussian integral on each pair of
     classes, normalised ("mean-field softmax", Lu, Ie & Sha 2020). Exact where the variance is zero,
-    approximate otherwise. O(N C²), in chunks.
+    approximate otherwise. The formula itself is computed to 2e-9: see `mean_field` for many classes.
     """
-    chunk = max(1, NUMBERS_PER_CHUNK // mean.shape[1] ** 2)
-    parts = []
-    for mu, var in zip(mean.split(chunk), variance.split(chunk), strict=True):
-        spread = (1 + math.pi / 8 * (var[:, :, None] + var[:, None, :])).sqrt()
-        log_odds = (mu[:, None, :] - mu[:, :, None]) / spread
-        parts.append((-log_odds.logsumexp(-1)).softmax(-1))
-    return torch.cat(parts)
+    return mean_field.probabilities(mean, variance, budget)
 
 
-def monte_carlo(belief: LogitBelief, design: Tensor, draws: int = MONTE_CARLO_DRAWS) -> Tensor:
-    """Average softmax (N, C) over `draws` joint draws of each row's logits; the same at every call."""
-    return torch.cat([samples.softmax(-1).mean(0) for samples in _draws(belief, design, draws)])
+def monte_carlo(
+    belief: LogitBelief, design: Tensor, draws: int = MONTE_CARLO_DRAWS, budget: int = WORKING_BYTES
+) -> Tensor:
+    """Average softmax (N, C) over `draws` joint draws of each row's logits; the same at every call.
+
+    Draws are fixed by the row itself: its answer depends neither on the rows beside it nor on the chunks.
+    """
+    return by_rows(
+        lambda rows: (average_softmax(belief.predicted_logits(rows), keys_of(rows), draws),),
+        design,
+        _rows_at_once(belief, design, budget),
+    )[0]
 
 
-def entropy_split(belief: LogitBelief, design: Tensor, draws: int = SPLIT_DRAWS) -> tuple[Tensor, Tensor]:
-    """Aleatoric and epistemic uncertainty (N,) in nats under the whole posterior, by Monte-Carlo."""
-    aleatoric, epistemic = [], []
-    for samples in _draws(belief, design, draws):
-        log_probabilities = samples.log_softmax(-1)
-        inside = entropy(log_probabilities.exp()).mean(0)
-        aleatoric.append(inside)
-        epistemic.append((entropy(log_probabilities.exp().mean(0)) - inside).clamp_min(0))
-    return torch.cat(aleatoric), torch.cat(epistemic)
+def entropy_split(
+    belief: LogitBelief, design: Tensor, draws: int = SPLIT_DRAWS, budget: int = WORKING_BYTES
+) -> tuple[Tensor, Tensor]:
+    """Aleatoric and epistemic uncertainty (N,) in nats under the whole posterior, by Monte-Carlo.
+
+    A row's draws are those of `monte_carlo` with as many of them.
+    """
+    aleatoric, epistemic = by_rows(
+        lambda rows: average_entropy(belief.predicted_logits(rows), keys_of(rows), draws),
+        design,
+        _rows_at_once(belief, design, budget),
+    )
+    return aleatoric, epistemic
+
+
+def average_softmax(logits: PredictedLogits, keys: Tensor, draws: int) -> Tensor:
+    """Average softmax (n, C) over `draws` draws, which stream through one running sum."""
+    total = torch.zeros_like(logits.mean)
+    for block in logits.streamed(keys, draws, _draws_at_once(total)):
+        weight = (block - block.amax(-1, keepdim=True)).exp_()
+        total += weight.div_(weight.sum(-1, keepdim=True)).sum(0)
+    return total / draws
+
+
+def average_entropy(logits: PredictedLogits, keys: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """Average entropy of the softmax (n,) in nats over the draws, and how far that of the average is above.
+
+    The entropy of logits z ≤ 0 with largest 0 is log Σ eᶻ − Σ z eᶻ / Σ eᶻ, two terms that are not negative.
+    """
+    average = torch.zeros_like(logits.mean)
+    inside = torch.zeros_like(average[:, 0])
+    for block in logits.streamed(keys, draws, _draws_at_once(average)):
+        below = block - block.amax(-1, keepdim=True)
+        weight = below.exp()
+        total = weight.sum(-1, keepdim=True)
+        weight /= total
+        inside += (total.log()[..., 0] - below.mul_(weight).sum(-1)).sum(0)
+        average += weight.sum(0)
+    inside /= draws
+    return inside, (entropy(average / draws) - inside).clamp_min(0)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -116,10 +155,12 @@ def entropy(probabilities: Tensor) -> Tensor:
     return torch.special.entr(probabilities).sum(-1)
 
 
-def _draws(belief: LogitBelief, design: Tensor, draws: int) -> Iterator[Tensor]:
-    """Chunks over rows of logit draws (draws, n, C), from a fixed generator."""
-    generator = torch.Generator().manual_seed(0)
-    classes = belief.logit_moments(design[:1])[0].shape[1]
-    for rows in design.split(max(1, NUMBERS_PER_CHUNK // (draws * classes))):
-        noise = torch.randn(draws, len(rows), classes, generator=generator).to(rows)
-        yield belief.sample_logits(rows, noise)
+def _rows_at_once(belief: LogitBelief, design: Tensor, budget: int) -> int:
+    """Rows whose predicted logits, with all that draws of them take, fit into the budget."""
+    classes = belief.predicted_logits(design[:1]).mean.shape[1]
+    numbers = design[:1].numel() + belief.row_numbers + DRAWN * classes
+    return rows_within(budget, numbers * design.element_size())
+
+
+def _draws_at_once(like: Tensor) -> int:
+    return max(1, NUMBERS_PER_BLOCK // max(1, like.numel()))

@@ -8,7 +8,6 @@ from numpy.polynomial.hermite_e import hermegauss
 from small_problems import assert_near, small_problem
 from torch import Tensor
 
-from bayes_clip import predictive
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import ClassBlock
 from bayes_clip.gaussian.point import Point
@@ -84,11 +83,13 @@ def test_four_classes_against_many_draws() -> None:
     assert float(error.mean()) < float(plug_in_error.mean()) / 3
 
 
-def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_matter() -> None:
     mean, variance = random_moments(2, rows=9)
-    whole = closed_form(mean, variance)
-    monkeypatch.setattr(predictive, "NUMBERS_PER_CHUNK", 2 * 4**2)
-    assert torch.equal(closed_form(mean, variance), whole)
+    assert torch.equal(closed_form(mean, variance, budget=1), closed_form(mean, variance))
+    whole = monte_carlo(belief(), DESIGN), *entropy_split(belief(), DESIGN)
+    parts = monte_carlo(belief(), DESIGN, budget=1), *entropy_split(belief(), DESIGN, budget=1)
+    for once, part in zip(whole, parts, strict=True):
+        assert_near(part, once)
 
 
 def test_monte_carlo_agrees_with_the_closed_form_and_repeats() -> None:

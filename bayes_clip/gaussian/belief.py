@@ -8,6 +8,8 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from bayes_clip.gaussian.gram import Gram
+from bayes_clip.gaussian.logits import PredictedLogits
+from bayes_clip.memory import WORKING_BYTES
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ class Belief(Protocol):
         """
         ...
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (N, C) and variance (N, C) of the logits of N design rows."""
+    @property
+    def row_numbers(self) -> int:
+        """Numbers that predicting one row of a linear head makes on the way, beside its moments (2, C)."""
         ...
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws of each row's logits, (S, N, C), from standard normal `noise` (S, N, C)."""
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean (N, C) and variance (N, C) of the logits of N design rows; works within `budget` bytes."""
+        ...
+
+    def predicted_logits(self, design: Tensor) -> PredictedLogits:
+        """Moments and draws of the logits of n design rows at once; mind `row_numbers`."""
         ...

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
-from bayes_clip.gaussian.matrices import root_of
+from bayes_clip.gaussian.logits import JointLogits, SeparateLogits
+from bayes_clip.gaussian.quadratic import diagonal_moments
 from bayes_clip.kernels.diagonal import condition, gram_blocks
+from bayes_clip.memory import WORKING_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,17 @@ class Diagonal:
         mean = prior_mean + decay * (self.mean - prior_mean)
         return replace(self, mean=mean, variance=decay**2 * self.variance + process_noise)
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C) of the logits of N design rows."""
-        return designs.times(design, self.mean), designs.times(design.square(), self.variance)
+    @property
+    def row_numbers(self) -> int:
+        """The row squared."""
+        return self.mean.shape[-1]
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws (S, N, C) of each row's logits; for a head they are independent over classes."""
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C) of the logits of N design rows."""
+        return diagonal_moments(design, self.mean, self.variance, budget)
+
+    def predicted_logits(self, design: Tensor) -> SeparateLogits | JointLogits:
+        """Moments and draws of the logits of n rows; for a head they are independent over classes."""
         if design.ndim == 2:
-            mean, variance = self.logit_moments(design)
-            return torch.addcmul(mean, variance.sqrt(), noise)
-        root = root_of(torch.einsum("ncp,p,nkp->nck", design, self.variance, design))
-        return designs.times(design, self.mean) + torch.einsum("nck,snk->snc", root, noise)
+            return SeparateLogits(*self.logit_moments(design))
+        return JointLogits.of(designs.times(design, self.mean), (design * self.variance) @ design.mT)

@@ -11,9 +11,9 @@ from torch import Tensor
 from bayes_clip.gaussian import design as designs
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.gram import DenseGram
-from bayes_clip.gaussian.matrices import root_of
-
-ROWS_PER_CHUNK = 64
+from bayes_clip.gaussian.logits import JointLogits
+from bayes_clip.gaussian.quadratic import quadratic_forms
+from bayes_clip.memory import WORKING_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,41 @@ class Full:
             covariance = decay**2 * self.covariance
         return replace(self, mean=mean, covariance=covariance + torch.diag(process_noise.reshape(-1)))
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def row_numbers(self) -> int:
+        """One block row of the covariance times the row, and the root of the row's own covariance."""
+        classes = self.mean.shape[0]
+        return self.mean.numel() + 6 * classes**2
+
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
         """Mean and variance (N, C) of the logits of N design rows."""
-        variance = [
-            self.logit_covariance(rows).diagonal(dim1=1, dim2=2) for rows in design.split(ROWS_PER_CHUNK)
-        ]
-        return designs.times(design, self.mean), torch.cat(variance).clamp_min(0)
+        mean = designs.times(design, self.mean)
+        if design.ndim == 2:
+            variance = quadratic_forms(design, self._own_blocks(), budget)
+        else:
+            rows = design.reshape(-1, design.shape[-1])
+            variance = quadratic_forms(rows, self.covariance[None], budget).reshape(mean.shape)
+        return mean, variance.clamp_min_(0)
 
     def logit_covariance(self, design: Tensor) -> Tensor:
-        """Joint covariance of each row's logits, (N, C, C)."""
-        seen = designs.times(design, self._columns())
-        return designs.row_times(design, seen.reshape(*seen.shape[:2], *self.mean.shape))
+        """Joint covariance of each row's logits, (n, C, C)."""
+        if design.ndim == 3:
+            return designs.row_times(design, designs.times(design, self.covariance))
+        classes, features = self.mean.shape
+        result = design.new_empty(len(design), classes, classes)
+        for index, block_row in enumerate(self.covariance.split(features)):
+            seen = (design @ block_row).reshape(-1, classes, features)
+            torch.sum(seen.mul_(design[:, None, :]), -1, out=result[:, index])
+        return result
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws (S, N, C) of each row's logits; different rows are drawn independently."""
-        draws = []
-        for rows, part in zip(design.split(ROWS_PER_CHUNK), noise.split(ROWS_PER_CHUNK, dim=1), strict=True):
-            root = root_of(self.logit_covariance(rows))
-            draws.append(designs.times(rows, self.mean) + torch.einsum("nck,snk->snc", root, part))
-        return torch.cat(draws, dim=1)
+    def predicted_logits(self, design: Tensor) -> JointLogits:
+        """Moments and draws of the logits of n rows, by the root of each row's covariance."""
+        return JointLogits.of(designs.times(design, self.mean), self.logit_covariance(design))
+
+    def _own_blocks(self) -> Tensor:
+        """The covariance of each class's own weights, a view (C, D, D)."""
+        shape = self.mean.shape
+        return self.covariance.reshape(*shape, *shape).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
     def _columns(self) -> Tensor:
         return self.covariance.reshape(*self.mean.shape, -1)

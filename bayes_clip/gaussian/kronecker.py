@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian.belief import Projection
+from bayes_clip.gaussian.logits import TurnedLogits
 from bayes_clip.gaussian.site_gram import SiteGram
+from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 EVEN = 1e-4  # relative: what float32 arithmetic on one number for all weights may leave of unevenness
 REFUSED = "use --covariance class_block or low_rank"
@@ -153,9 +155,19 @@ class Kronecker:
             kept * self.rows,
         )
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C) of the logits of `design` (N, D): O(N (D² + C D + C²))."""
-        return design @ self.mean.mT, self._axis_variance(design) @ self.class_axes.square().mT
+    @property
+    def row_numbers(self) -> int:
+        """The row in the feature axes, and its variances along the class axes."""
+        return self.mean.shape[1] + 2 * self.mean.shape[0]
+
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C) of the logits of `design` (N, D): 2 N (D² + 2 C D + C²) operations."""
+        squares = self.class_axes.square().mT
+        return by_rows(
+            lambda rows: (rows @ self.mean.mT, self._axis_variance(rows) @ squares),
+            design,
+            rows_within(budget, self.row_numbers * design.element_size()),
+        )
 
     @property
     def variance(self) -> Tensor:
@@ -177,13 +189,15 @@ class Kronecker:
         """Joint covariance of each row's logits, (N, C, C)."""
         return (self.class_axes * self._axis_variance(design)[:, None, :]) @ self.class_axes.mT
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws (S, N, C) of each row's logits; different rows are drawn independently."""
-        return design @ self.mean.mT + (noise * self._axis_variance(design).sqrt()) @ self.class_axes.mT
+    def predicted_logits(self, design: Tensor) -> TurnedLogits:
+        """Moments and draws of the logits of n rows: independent along the class axes."""
+        along = self._axis_variance(design)
+        variance = along @ self.class_axes.square().mT
+        return TurnedLogits(design @ self.mean.mT, variance, along.sqrt(), self.class_axes)
 
     def _axis_variance(self, design: Tensor) -> Tensor:
         """Variance (N, C) of each row along the class axes, where it is independent."""
-        return (design @ self.feature_axes).square() @ self.spread.mT
+        return (design @ self.feature_axes).square_() @ self.spread.mT
 
 
 def _axes(moment: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

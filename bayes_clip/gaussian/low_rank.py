@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.design import classes_outermost, pull_back, times
+from bayes_clip.gaussian.logits import DowndatedLogits, JointLogits
 from bayes_clip.gaussian.matrices import root_of
 from bayes_clip.gaussian.site_gram import SiteGram, information_diagonal
+from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 DEFAULT_RANK = 64
-ROWS_PER_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -101,33 +103,34 @@ class LowRankPrecision:
         inner.diagonal().add_(1)
         return _right_divided(scaled, torch.linalg.cholesky(inner))
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C) of the logits of N rows."""
-        removed = self._removed_here()
-        parts = [
-            times(rows.square(), 1 / self.diagonal) - times(rows, removed).square().sum(-1)
-            for rows in design.split(ROWS_PER_CHUNK)
-        ]
-        return times(design, self.mean), torch.cat(parts).clamp_min_(0)
+    @property
+    def row_numbers(self) -> int:
+        """What the labels removed along each direction, for each class; or the row's own covariance."""
+        classes, rank = self.mean.shape[0], self.factor.shape[-1]
+        return 3 * classes * rank if rank < classes else classes * (rank + 6 * classes)
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws (S, N, C) of each row's logits; different rows are drawn independently."""
-        removed, draws = self._removed_here(), []
-        for rows, part in zip(design.split(ROWS_PER_CHUNK), noise.split(ROWS_PER_CHUNK, dim=1), strict=True):
-            seen = times(rows, removed)
-            if rows.ndim == 2 and seen.shape[2] < seen.shape[1]:
-                spread = _diagonal_minus_low_rank(times(rows.square(), 1 / self.diagonal), seen, part)
-            else:
-                variance = 1 / self.diagonal
-                own = (rows * variance) @ rows.mT if rows.ndim == 3 else _own_class(rows, variance)
-                spread = torch.einsum("nck,snk->snc", root_of(own - seen @ seen.mT), part)
-            draws.append(times(rows, self.mean) + spread)
-        return torch.cat(draws, dim=1)
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C) of the logits of N rows."""
+        classes = self.mean.shape[0] if design.ndim == 2 else design.shape[1]
+        numbers = classes * self.factor.shape[-1] + design[:1].numel()
+        return by_rows(self._moments, design, rows_within(budget, numbers * design.element_size()))
+
+    def _moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
+        own, removed = times(design.square(), 1 / self.diagonal), self._removed_from(design)
+        return times(design, self.mean), (own - removed.square_().sum(-1)).clamp_min_(0)
+
+    def predicted_logits(self, design: Tensor) -> DowndatedLogits | JointLogits:
+        """Moments and draws of the logits of n rows: by low-rank algebra below C directions."""
+        mean, seen, variance = times(design, self.mean), self._removed_from(design), 1 / self.diagonal
+        if design.ndim == 2 and seen.shape[2] < seen.shape[1]:
+            return DowndatedLogits.of(mean, times(design.square(), variance), seen)
+        own = (design * variance) @ design.mT if design.ndim == 3 else _own_class(design, variance)
+        return JointLogits.of(mean, own - seen @ seen.mT)
 
     @property
     def variance(self) -> Tensor:
         """Variances of the weights, in the shape of the mean."""
-        return 1 / self.diagonal - self._removed_here().square().sum(-1)
+        return 1 / self.diagonal - self._removed_here.square().sum(-1)
 
     def weights_from(self, noise: Tensor) -> Tensor:
         """Draws (..., C, D) or (..., P) of the weights from standard normal `noise` of that shape.
@@ -174,9 +177,21 @@ class LowRankPrecision:
         """The same in float64."""
         return LowRankPrecision(self.mean.double(), self.diagonal.double(), self.factor.double())
 
+    def _removed_from(self, design: Tensor) -> Tensor:
+        """H F (n, C, L)."""
+        if design.ndim == 3:
+            return times(design, self._removed_here)
+        return (design @ self._columns).reshape(len(design), -1, self.factor.shape[-1])
+
+    @cached_property
     def _removed_here(self) -> Tensor:
         """`removed`, found in float64, in the belief's own dtype."""
         return self.exactly().removed().to(self.mean)
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        """F of a head (C, D, L) as (D, C L): laid out for one matrix product with rows (n, D)."""
+        return self._removed_here.transpose(0, 1).flatten(1)
 
 
 def _inner_product(left: Tensor, right: Tensor) -> Tensor:
@@ -213,17 +228,3 @@ def _root_gram(design: Tensor, root: Tensor) -> Tensor:
         return (blocks * (design @ design.mT)[:, None, :, None]).reshape(rows * classes, -1)
     seen = (root.mT @ design).reshape(rows * classes, -1)
     return seen @ seen.mT
-
-
-def _diagonal_minus_low_rank(variance: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
-    """Draws (S, n, C) of covariance diag(v) − Z Zᵀ per row from `noise`; v (n, C), Z (n, C, L), L < C.
-
-    With Y = v^-½ Z and Yᵀ Y = V μ Vᵀ, the symmetric root of I − Y Yᵀ is I − Y V diag(1/(1 + √(1 − μ))) Vᵀ Yᵀ.
-    """
-    deviation = variance.sqrt()
-    scaled = seen / deviation.clamp_min(torch.finfo(seen.dtype).tiny)[..., None]
-    values, vectors = torch.linalg.eigh(scaled.mT @ scaled)
-    turned = scaled @ vectors
-    weight = 1 / (1 + (1 - values).clamp_min(0).sqrt())
-    inner = torch.einsum("ncl,snc->snl", turned, noise) * weight
-    return deviation * (noise - torch.einsum("ncl,snl->snc", turned, inner))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from bayes_clip.gaussian.belief import Projection
 from bayes_clip.gaussian.design import classes_outermost, pull_back, times
-from bayes_clip.gaussian.matrices import root_of
+from bayes_clip.gaussian.logits import JointLogits, SeparateLogits
+from bayes_clip.gaussian.quadratic import diagonal_moments
 from bayes_clip.gaussian.site_gram import DiagonalSiteGram, SiteGram, information_diagonal
+from bayes_clip.memory import WORKING_BYTES
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,17 @@ class VariationalDiagonal:
         mean = prior_mean + decay * (self.mean - prior_mean)
         return replace(self, mean=mean, precision=1 / (decay**2 / self.precision + process_noise))
 
-    def logit_moments(self, design: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C) of the logits of N rows."""
-        return times(design, self.mean), times(design.square(), self.variance)
+    @property
+    def row_numbers(self) -> int:
+        """The row squared."""
+        return self.mean.shape[-1]
 
-    def sample_logits(self, design: Tensor, noise: Tensor) -> Tensor:
-        """Joint draws (S, N, C) of each row's logits."""
+    def logit_moments(self, design: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C) of the logits of N design rows."""
+        return diagonal_moments(design, self.mean, self.variance, budget)
+
+    def predicted_logits(self, design: Tensor) -> SeparateLogits | JointLogits:
+        """Moments and draws of the logits of n rows; for a head they are independent over classes."""
         if design.ndim == 2:
-            mean, variance = self.logit_moments(design)
-            return torch.addcmul(mean, variance.sqrt(), noise)
-        root = root_of((design * self.variance) @ design.mT)
-        return times(design, self.mean) + torch.einsum("nck,snk->snc", root, noise)
+            return SeparateLogits(*self.logit_moments(design))
+        return JointLogits.of(times(design, self.mean), (design * self.variance) @ design.mT)

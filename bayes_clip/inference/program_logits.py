@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bayes_clip.gaussian import Belief
-from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.inference.program import BYTES_PER_CHUNK, Program
+from bayes_clip.gaussian.logits import ChainLogits, PredictedLogits, SeparateLogits
+from bayes_clip.gaussian.point import Draws, LowRank, Point, sample_moments
+from bayes_clip.inference.program import Program
+from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
+from bayes_clip.observation import Observation
 
 Weights = Belief | Point | Draws | LowRank
 
@@ -25,51 +29,87 @@ class ProgramLogits:
     program: Program
     weights: Weights
 
-    def logit_moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (N, C)."""
-        observation, weights = self.program.observation, self.weights
-        if self.program.is_head:
-            mean, variance = weights.logit_moments(self.program.design(inputs))
-        elif isinstance(weights, Draws):
-            samples = torch.stack([self.program.logits(draw, inputs) for draw in weights.samples])
-            mean, variance = samples.mean(0), samples.var(0, correction=0)
-        elif isinstance(weights, Point):
-            mean = self.program.logits(weights.mean, inputs)
-            variance = torch.zeros_like(mean)
-        else:
-            parts = [self._linearised_moments(rows) for rows in inputs.split(self._rows)]
-            mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
-        return observation.class_logits(mean), observation.class_variance(variance)
-
-    def sample_logits(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        """Draws (S, N, C) from standard normal `noise` (S, N, C)."""
-        return self.program.observation.class_logits(
-            self._samples(inputs, noise[..., : self.program.outputs])
-        )
-
-    def _samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        weights = self.weights
-        if self.program.is_head:
-            return weights.sample_logits(self.program.design(inputs), noise)
-        if isinstance(weights, Draws):
-            return torch.stack([self.program.logits(draw, inputs) for draw in weights.spread(len(noise))])
-        if isinstance(weights, Point):
-            return self.program.logits(weights.mean, inputs).expand(noise.shape)
-        parts = zip(inputs.split(self._rows), noise.split(self._rows, dim=1), strict=True)
-        return torch.cat([self._linearised_samples(*part) for part in parts], dim=1)
-
     @property
-    def _rows(self) -> int:
-        """Rows whose Jacobians are made at once."""
-        mean = self.program.prior_mean
-        return max(1, BYTES_PER_CHUNK // (self.program.outputs * mean.numel() * mean.element_size()))
+    def row_numbers(self) -> int:
+        """Numbers that predicting one row makes on the way, its moments and design among them."""
+        outputs, mean = self.program.outputs, self.program.prior_mean
+        if self.program.is_head:
+            numbers = 2 * mean.shape[1] + self.weights.row_numbers
+        elif isinstance(self.weights, Point | Draws):
+            numbers = 2 * outputs
+        else:  # the Jacobian, what a covariance makes of it, and the row's own covariance and its root
+            numbers = 3 * outputs * mean.numel() + 6 * outputs**2
+        return numbers + 4 * outputs
 
-    def _linearised_moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def logit_moments(self, inputs: Tensor, budget: int = WORKING_BYTES) -> tuple[Tensor, Tensor]:
+        """Mean and variance (N, C), by as many rows at once as `budget` bytes hold."""
+        observation = self.program.observation
+
+        def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+            mean, variance = self._moments(rows, budget)
+            return observation.class_logits(mean), observation.class_variance(variance)
+
+        return by_rows(moments, inputs, rows_within(budget, self.row_numbers * inputs.element_size()))
+
+    def predicted_logits(self, inputs: Tensor) -> PredictedLogits:
+        """Moments and joint draws of the class logits of n inputs, all at once; mind `row_numbers`."""
+        observation = self.program.observation
+        if self.program.is_head:
+            return Seen(self.weights.predicted_logits(self.program.design(inputs)), observation)
+        if isinstance(self.weights, Draws | Point):
+            return Seen(self._through_program(inputs), observation)
         design, offset = self.program.linearise(inputs, self.weights.mean)
-        mean, variance = self.weights.logit_moments(design)
+        return Seen(self.weights.predicted_logits(design), observation, offset)
+
+    def _moments(self, inputs: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance (n, K) of the program's logits."""
+        if self.program.is_head:
+            return self.weights.logit_moments(self.program.design(inputs), budget)
+        if isinstance(self.weights, Draws | Point):
+            predicted = self._through_program(inputs)
+            return predicted.mean, predicted.variance
+        design, offset = self.program.linearise(inputs, self.weights.mean)
+        mean, variance = self.weights.logit_moments(design, budget)
         return (mean if offset is None else mean + offset), variance
 
-    def _linearised_samples(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        design, offset = self.program.linearise(inputs, self.weights.mean)
-        samples = self.weights.sample_logits(design, noise)
-        return samples if offset is None else samples + offset
+    def _through_program(self, inputs: Tensor) -> ChainLogits | SeparateLogits:
+        """Points and draws through the program itself, one set of weights after another."""
+        weights, logits = self.weights, self.program.logits
+        if isinstance(weights, Draws):
+            samples = weights.samples
+            parts = (logits(draw, inputs)[None] for draw in samples)
+            moments = sample_moments(parts, logits(weights.mean, inputs), len(samples))
+            return ChainLogits(
+                *moments,
+                len(samples),
+                lambda picked: torch.stack([logits(samples[index], inputs) for index in picked]),
+            )
+        mean = logits(weights.mean, inputs)
+        return SeparateLogits(mean, torch.zeros_like(mean))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Predicted logits of a program as an observation sees them: logits of the classes."""
+
+    inside: PredictedLogits
+    observation: Observation
+    offset: Tensor | None = None  # (n, K) of a linearised program
+
+    @property
+    def mean(self) -> Tensor:
+        """(n, C)."""
+        return self.observation.class_logits(self._moved(self.inside.mean))
+
+    @property
+    def variance(self) -> Tensor:
+        """(n, C)."""
+        return self.observation.class_variance(self.inside.variance)
+
+    def streamed(self, keys: Tensor, draws: int, at_once: int) -> Iterator[Tensor]:
+        """Blocks (s, n, C) of draws; see `PredictedLogits`."""
+        for block in self.inside.streamed(keys, draws, at_once):
+            yield self.observation.class_logits(self._moved(block))
+
+    def _moved(self, logits: Tensor) -> Tensor:
+        return logits if self.offset is None else logits + self.offset

@@ -68,7 +68,7 @@ def test_draws_of_logits_have_the_covariance_of_the_projection(family: str) -> N
     belief, design = correlated(family), small_problem(rows=70, seed=1).design
     classes = len(belief.mean)
     units = torch.eye(classes, dtype=torch.float64)[:, None, :].expand(-1, len(design), -1)
-    root = (belief.sample_logits(design, units) - design @ belief.mean.mT).permute(1, 2, 0)
+    root = (belief.predicted_logits(design).draw(units) - design @ belief.mean.mT).permute(1, 2, 0)
     rows = jacobian(design, classes)
     assert_near(root @ root.mT, rows @ dense_covariance(belief) @ rows.mT)
 

@@ -57,7 +57,7 @@ def test_diagonal_keeps_the_marginal_variances_of_full_from_a_jacobian() -> None
     noise = torch.randn(40_000, 12, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for belief in beliefs.values():
         mean_logits, variance = belief.logit_moments(rows)
-        draws = belief.sample_logits(rows, noise)
+        draws = belief.predicted_logits(rows).draw(noise)
         assert_near(draws.mean(0), mean_logits, 0.05)
         assert_near(draws.var(0), variance, 0.05)
 

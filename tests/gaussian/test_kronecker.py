@@ -90,7 +90,7 @@ def test_projection_moments_and_draws_are_those_of_the_dense_covariance() -> Non
     assert_near(variance, wanted.diagonal(dim1=1, dim2=2))
     assert_near(belief.logit_covariance(design), wanted)
     units = torch.eye(3, dtype=torch.float64)[:, None, :].expand(-1, 4, -1)
-    root = (belief.sample_logits(design, units) - mean).permute(1, 2, 0)
+    root = (belief.predicted_logits(design).draw(units) - mean).permute(1, 2, 0)
     assert_near(root @ root.mT, wanted)
 
 

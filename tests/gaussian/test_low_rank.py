@@ -84,7 +84,7 @@ def test_projection_moments_and_draws_are_those_of_the_dense_covariance(kind: st
     assert_near(mean, rows @ belief.mean.reshape(-1))
     assert_near(variance, wanted.diagonal(dim1=1, dim2=2))
     units = torch.eye(3, dtype=torch.float64)[:, None, :].expand(-1, 70, -1)
-    root = (belief.sample_logits(design, units) - mean).permute(1, 2, 0)
+    root = (belief.predicted_logits(design).draw(units) - mean).permute(1, 2, 0)
     assert_near(root @ root.mT, wanted)
 
 
@@ -94,7 +94,7 @@ def test_draws_take_the_root_in_either_form(rank: int) -> None:
     belief = plain_step(start("shared", rank), random_design("shared", 0), LABELS)
     design = random_design("shared", 1)
     units = torch.eye(3, dtype=torch.float64)[:, None, :].expand(-1, 6, -1)
-    root = (belief.sample_logits(design, units) - design @ belief.mean.mT).permute(1, 2, 0)
+    root = (belief.predicted_logits(design).draw(units) - design @ belief.mean.mT).permute(1, 2, 0)
     rows = rows_of(design, 3)
     assert_near(root @ root.mT, rows @ torch.linalg.inv(dense_precision(belief)) @ rows.mT)
 

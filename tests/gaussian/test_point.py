@@ -12,10 +12,8 @@ def test_a_point_has_no_variance_and_all_draws_alike() -> None:
     mean, variance = Point(problem.mean).logit_moments(problem.design)
     assert_near(mean, problem.logits)
     assert not variance.any()
-    assert_near(
-        Point(problem.mean).sample_logits(problem.design, torch.randn(2, 4, 3)),
-        problem.logits.expand(2, 4, 3),
-    )
+    drawn = Point(problem.mean).predicted_logits(problem.design).draw(torch.randn(2, 4, 3))
+    assert_near(drawn, problem.logits.expand(2, 4, 3))
 
 
 def test_moments_of_draws_are_sample_moments_over_several_chunks() -> None:
@@ -31,8 +29,11 @@ def test_moments_of_draws_are_sample_moments_over_several_chunks() -> None:
 def test_draws_of_logits_are_the_chains_own_evenly_spaced() -> None:
     problem = small_problem(rows=4)
     samples = torch.randn(9, 3, 5, dtype=torch.float64)
-    logits = Draws(samples).sample_logits(problem.design, torch.zeros(5, 4, 3))
-    assert_near(logits, problem.design @ samples[::2].mT)
+    keys = torch.zeros(4, dtype=torch.long)
+    for at_once in (5, 2):
+        blocks = list(Draws(samples).predicted_logits(problem.design).streamed(keys, 5, at_once))
+        assert [len(block) for block in blocks] == ([5] if at_once == 5 else [2, 2, 1])
+        assert_near(torch.cat(blocks), problem.design @ samples[::2].mT)
 
 
 def low_rank() -> LowRank:
@@ -53,16 +54,19 @@ def test_low_rank_moments_are_those_of_the_dense_covariance() -> None:
     assert_near(variance, wanted)
 
 
-def test_low_rank_draws_share_the_factor_between_classes() -> None:
-    """Sample covariance of 40,000 draws: its error is about half a per cent of the variances."""
-    belief, problem = low_rank(), small_problem(rows=2)
-    noise = torch.randn(40_000, 2, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    draws = belief.sample_logits(problem.design, noise)
+def test_low_rank_draws_have_the_covariance_of_the_dense_one() -> None:
+    """Draws are linear in the noise, so unit vectors as noise read off the root of the covariance."""
+    belief, design = low_rank(), small_problem(rows=4).design
+    predicted = belief.predicted_logits(design)
+    assert predicted.width == 3 + 2
+    units = torch.eye(5, dtype=torch.float64)[:, None, :].expand(-1, 4, -1)
+    root = (predicted.draw(units) - design @ belief.mean.mT).permute(1, 2, 0)
     flat = belief.factor.reshape(15, 2)
     covariance = torch.diag(belief.variance.reshape(-1)) + flat @ flat.mT
-    rows = jacobian(problem.design, 3)
-    for row in range(2):
-        wanted = rows[row] @ covariance @ rows[row].mT
-        assert_near(torch.cov(draws[:, row].mT), wanted, 0.03)
-        shared = wanted - torch.diag(wanted.diagonal())
-        assert float(shared.abs().max()) > 2 * 0.03 * float(wanted.abs().max()), "too little to tell"
+    rows = jacobian(design, 3)
+    wanted = rows @ covariance @ rows.mT
+    assert_near(root @ root.mT, wanted)
+    assert_near(predicted.variance, wanted.diagonal(dim1=1, dim2=2))
+    through = LowRank(belief.mean.reshape(-1), belief.variance.reshape(-1), flat).predicted_logits(rows)
+    root = (through.draw(units[:3, :, :3]) - through.mean).permute(1, 2, 0)
+    assert_near(root @ root.mT, wanted)

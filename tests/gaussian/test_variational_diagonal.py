@@ -53,7 +53,7 @@ def test_logits_under_a_jacobian_have_the_moments_and_draws_of_the_dense_covaria
     assert_near(mean, rows @ belief.mean)
     assert_near(variance, wanted.diagonal(dim1=1, dim2=2))
     units = torch.eye(3, dtype=torch.float64)[:, None, :].expand(-1, 4, -1)
-    root = (belief.sample_logits(rows, units) - mean).permute(1, 2, 0)
+    root = (belief.predicted_logits(rows).draw(units) - mean).permute(1, 2, 0)
     assert_near(root @ root.mT, wanted)
 
 
