@@ -84,7 +84,7 @@ BatchSize = Annotated[
         "--batch-size",
         min=1,
         help="Labels an update.",
-        show_default="whole shots of every class, up to 32 labels; at least one shot, at most 128 labels (fewer above 512 classes)",
+        show_default="whole shots of every class, up to 32 labels; at least one shot, at most 128 labels",
         rich_help_panel=ADAPTER,
     ),
 ]

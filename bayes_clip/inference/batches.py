@@ -17,18 +17,18 @@ ORDERS: dict[str, str] = {
 SMALLEST_BALANCED = 32
 LARGEST_BALANCED = 128
 LARGEST_BLOCK = 64  # rows learned one after another in one visit of the covariance
-GRAM_BYTES = 2**26  # of the C Gram matrices (b, b) in float64 that a batch is seen through
+GRAM_BYTES = 2**25  # of the C Gram matrices (b, b) in float64 that a batch is seen through
 
 
 def rows_of_gram(classes: int) -> int:
-    """The most rows b for which C Gram matrices (b, b) keep within 64 MiB."""
+    """The most rows b for which C Gram matrices (b, b) keep within 32 MiB."""
     return max(1, int((GRAM_BYTES / (8 * classes)) ** 0.5))
 
 
 def default_batch_size(classes: int, covariance: str = "") -> int:
     """Rows per balanced batch: as many whole shots of every class as fit in 32 rows, at least one shot.
 
-    Never more than 128 rows, nor more than 64 MiB of Gram matrices (C b² numbers), nor than the covariance
+    Never more than 128 rows, nor more than 32 MiB of Gram matrices (C b² numbers), nor than the covariance
     bears: one that sees all logits of a batch jointly splits the shots of more than 32 classes.
 
     Raises:
