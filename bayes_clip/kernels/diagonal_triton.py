@@ -93,5 +93,6 @@ def condition(
         WEIGHTS=WEIGHTS,
         PANEL=PANEL,
         num_warps=WARPS,
+        enable_fp_fusion=True,
     )
     return new_mean, new_variance

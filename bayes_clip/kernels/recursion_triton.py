@@ -204,6 +204,7 @@ def recursion(gram: Tensor, logits: Tensor, labels: Tensor, iterated: bool) -> R
             PANEL=PANEL,
             WIDTH=width,
             num_warps=1 if width <= 64 else 2,
+            enable_fp_fusion=True,
         )
         panel_kernel[(1,)](
             rows,
@@ -220,6 +221,7 @@ def recursion(gram: Tensor, logits: Tensor, labels: Tensor, iterated: bool) -> R
             AT_ONCE=min(padded, CLASSES_AT_ONCE),
             MOST_STEPS=MOST_STEPS,
             num_warps=max(1, min(32, padded // 32)),
+            enable_fp_fusion=True,
         )
     return Recursed(
         dual=dual,

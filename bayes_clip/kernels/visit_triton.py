@@ -134,4 +134,5 @@ def _launch(
         DEPTH=DEPTH,
         PRODUCTS=min(MOST_PRODUCTS, max(16, triton.next_power_of_2(products - first_product))),
         num_warps=WARPS,
+        enable_fp_fusion=True,
     )
