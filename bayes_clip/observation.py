@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -83,7 +84,7 @@ class Softmax:
 
     def target(self, labels: Tensor, like: Tensor) -> Tensor:
         """One-hot rows."""
-        return torch.nn.functional.one_hot(labels, like.shape[-1]).to(like)
+        return (labels[:, None] == torch.arange(like.shape[-1], device=labels.device)).to(like)
 
     def response(self, logits: Tensor) -> Tensor:
         """softmax(z)."""
@@ -96,7 +97,8 @@ class Softmax:
     def expected(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """E[p] and E[p (1 − p)]."""
         probabilities = samples.softmax(-1)
-        return probabilities.mean(0), (probabilities * (1 - probabilities)).mean(0)
+        mean = probabilities.mean(0)
+        return mean, (mean - probabilities.square_().mean(0)).clamp_min_(0)
 
     def expected_joint(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """E[p] and E[diag(p) − p pᵀ]."""
@@ -220,17 +222,23 @@ class Gaussian:
 
 
 SOFTMAX = Softmax()
+NOISE_KEPT = 4
 
 
 def fixed_noise(draws: int, like: Tensor) -> Tensor:
     """Antithetic standard normal draws (draws, b, C) for logits `like` (b, C), the same at every call.
 
     Fixed draws make an expectation a deterministic function of its arguments: updates reproduce bit for
-    bit and fixed-point iterations converge.
+    bit and fixed-point iterations converge. The last few are kept, to be read only.
     """
+    return _kept_noise(draws, like.shape, like.dtype, like.device)
+
+
+@lru_cache(maxsize=NOISE_KEPT)
+def _kept_noise(draws: int, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    half = torch.randn(draws // 2, *like.shape, generator=generator, dtype=torch.float64)
-    return torch.cat([half, -half]).to(like)
+    half = torch.randn(draws // 2, *shape, generator=generator, dtype=torch.float64)
+    return torch.cat([half, -half]).to(device, dtype)
 
 
 def _log_mean_likelihood(observation: Observation, samples: Tensor, labels: Tensor) -> Tensor:

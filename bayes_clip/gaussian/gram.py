@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from bayes_clip.curvature import Curvature, SoftmaxCurvature
-from bayes_clip.gaussian.matrices import inverted, removed, root_of, symmetric
+from bayes_clip.gaussian.dense_gram import DenseGram
+from bayes_clip.gaussian.matrices import inverted, removed, symmetric
+from bayes_clip.gaussian.site_blocks import block_times, inverses, joined, posteriors
 from bayes_clip.observation import Observation
 
 CPU_DRAWS = 2**17  # numbers drawn at once, which stay in a core's cache
@@ -31,7 +33,7 @@ CUDA_DRAWS = 2**26
 class BlockGram:
     """One Gram block per class, (C, b, b): the prior logits of different classes are independent.
 
-    Everything but `times` goes through E = (I + W G)⁻¹ W = W^½ (I + W^½ G W^½)⁻¹ W^½, one inverse per class.
+    What is told of sites goes through E = (I + W G)⁻¹ W: see `site_blocks`.
     """
 
     blocks: Tensor
@@ -54,7 +56,7 @@ class BlockGram:
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""
-        return torch.einsum("cij,jc->ic", self.blocks, dual)
+        return self._times(self.blocks, dual)
 
     def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
         """Dual of the Newton step, (b, C); `excess` z − z₀ at the expansion point and residual r, (b, C).
@@ -63,11 +65,12 @@ class BlockGram:
         """
         target = curvature.times(excess) + residual
         if not isinstance(curvature, SoftmaxCurvature):
-            return target - self._times(self._inverse(curvature.own)[0], self.times(target))
-        precision, _ = self._inverse(curvature.probabilities)
-        shift = self._times(precision, self.times(target))
-        shared = inverted(precision.sum(0, keepdim=True))[0][0] @ shift.sum(-1)
-        return target - shift + (precision @ shared).T
+            return target - self._times(self._removal(curvature.own), self.times(target))
+        parts, _ = inverses(self.blocks, _class_first(curvature.probabilities))
+        seen = _class_first(self.times(target)).split([len(part) for part in parts])
+        shift = joined([block_times(part, rows) for part, rows in zip(parts, seen, strict=True)])
+        shared = _of_sum(parts)[0] @ shift.sum(0)
+        return target - (shift - joined([part @ shared for part in parts])).T
 
     def downdate(self, curvature: Curvature) -> Tensor:
         """Diagonal blocks (C, b, b) of (I + R G)⁻¹ R.
@@ -76,28 +79,25 @@ class BlockGram:
         of the class-block belief.
         """
         if not isinstance(curvature, SoftmaxCurvature):
-            return self._inverse(curvature.own)[0]
-        precision, _ = self._inverse(curvature.probabilities)
-        shared, _ = inverted(precision.sum(0, keepdim=True))
-        return symmetric(torch.baddbmm(precision, precision @ shared, precision, alpha=-1))
+            return self._removal(curvature.own)
+        parts, _ = inverses(self.blocks, _class_first(curvature.probabilities))
+        shared, _ = _of_sum(parts)
+        return joined([symmetric(torch.baddbmm(part, part @ shared, part, alpha=-1)) for part in parts])
 
     def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
         if not isinstance(curvature, SoftmaxCurvature):
-            return self._inverse(curvature.own)[1]
-        precision, inner = self._inverse(curvature.probabilities)
-        return inner + inverted(precision.sum(0, keepdim=True))[1]
+            return inverses(self.blocks, _class_first(curvature.own))[1]
+        parts, inner = inverses(self.blocks, _class_first(curvature.probabilities))
+        return inner + _of_sum(parts)[1]
 
     def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Excess z − z₀ of the posterior mean and standard deviations of the logits, (b, C) each.
 
         For diagonal site precision w and pull h − W z₀, both (b, C).
         """
-        cross = self.blocks @ self._inverse(precision)[0]  # G E
-        seen = self.times(pull)
-        excess = seen - self._times(cross, seen)
-        variance = self.blocks.diagonal(dim1=1, dim2=2) - cross.mul_(self.blocks).sum(2)
-        return excess, variance.clamp_min(0).sqrt().T
+        excess, variance = posteriors(self.blocks, _class_first(precision), _class_first(pull))
+        return excess.T.contiguous(), variance.sqrt().T.contiguous()
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and posterior standard deviations of the logits (b, C) given diagonal sites.
@@ -110,12 +110,12 @@ class BlockGram:
 
     def concluded(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and downdate (C, b, b) of diagonal sites w (b, C), with pull h − W z₀ (b, C)."""
-        downdate, _ = self._inverse(precision)
+        downdate = self._removal(precision)
         return pull - self._times(downdate, self.times(pull)), downdate
 
     def site_downdate(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C, b, b), for diagonal site precision w (b, C)."""
-        return self._inverse(precision)[0]
+        return self._removal(precision)
 
     def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
         """Draws (S, b, C) of independent logits N(`logits`, `deviation`²) from standard normal `noise`."""
@@ -176,155 +176,24 @@ class BlockGram:
         """h = S z + a (b, C): the linear term of sites whose posterior logits are z."""
         return self._times(site, logits) + dual
 
+    def _removal(self, precision: Tensor) -> Tensor:
+        """(I + W G)⁻¹ W, (C, b, b), for diagonal sites w (b, C)."""
+        return joined(inverses(self.blocks, _class_first(precision))[0])
+
     def _times(self, blocks: Tensor, rows: Tensor) -> Tensor:
         """Blocks (C, b, b) times rows (b, C), class by class."""
-        return (blocks @ rows.T[..., None])[..., 0].T
-
-    def _inverse(self, precision: Tensor) -> tuple[Tensor, Tensor]:
-        """E = (I + W G)⁻¹ W (C, b, b) for diagonal sites w (b, C), and log |I + W G| of all classes."""
-        root = precision.T.sqrt()
-        inner = (root[:, :, None] * self.blocks).mul_(root[:, None, :])
-        inner.diagonal(dim1=1, dim2=2).add_(1)
-        inverse, log_determinant = inverted(inner)
-        return inverse.mul_(root[:, :, None]).mul_(root[:, None, :]), log_determinant
-
-
-@dataclass(frozen=True)
-class DenseGram:
-    """The whole covariance of the batch's logits, (C b, C b), classes outermost."""
-
-    matrix: Tensor
-    classes: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the numbers here."""
-        return self.matrix.dtype
-
-    def double(self) -> DenseGram:
-        """The same in float64, symmetric to the last bit."""
-        return DenseGram(symmetric(self.matrix.double()), self.classes)
-
-    def rough(self) -> DenseGram:
-        """As it is: its systems are too large and too badly conditioned for less than float64."""
-        return self
-
-    def times(self, dual: Tensor) -> Tensor:
-        """G a for a dual (b, C)."""
-        return self._rows(self.matrix @ self._flat(dual))
-
-    def newton(self, curvature: Curvature, excess: Tensor, residual: Tensor) -> Tensor:
-        """Dual (b, C) of the Newton step; `excess` z − z₀ and residual r, both (b, C)."""
-        target = self._flat(curvature.times(excess) + residual)
-        return self._rows(torch.linalg.solve(self._system(curvature.dense()), target))
-
-    def downdate(self, curvature: Curvature) -> Tensor:
-        """(I + R G)⁻¹ R, (C b, C b)."""
-        return self.site_downdate(curvature.dense())
-
-    def log_determinant(self, curvature: Curvature) -> Tensor:
-        """log |I + R G|, a scalar."""
-        return torch.linalg.slogdet(self._system(curvature.dense())).logabsdet
-
-    def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual (b, C) and a root (b, C, C) of each row's posterior covariance, given sites (b, C, C)."""
-        target = self._flat(linear - self.site_times(precision, predicted))
-        dual = self._rows(torch.linalg.solve(self._system(precision), target))
-        posterior = self.matrix - self.matrix @ self.site_downdate(precision) @ self.matrix
-        return dual, root_of(self._row_blocks(posterior))
-
-    def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-        """Excess z − z₀ of the posterior mean (b, C) and a root (b, C, C) of each row's posterior covariance.
-
-        For sites (b, C, C) with pull h − W z₀ (b, C).
-        """
-        dual, root = self.given_sites(precision, pull, torch.zeros_like(pull))
-        return self.times(dual), root
-
-    def concluded(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual (b, C) and downdate of sites (b, C, C) with pull h − W z₀ (b, C)."""
-        dual, _ = self.given_sites(precision, pull, torch.zeros_like(pull))
-        return dual, self.site_downdate(precision)
-
-    def site_downdate(self, precision: Tensor) -> Tensor:
-        """(I + W G)⁻¹ W, (C b, C b), for site precision (b, C, C)."""
-        return symmetric(torch.linalg.solve(self._system(precision), self._spread(precision)))
-
-    def samples(self, logits: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
-        """Draws (S, b, C) of each row's logits, `deviation` a root (b, C, C) of their covariance."""
-        return logits + torch.einsum("bij,sbj->sbi", deviation, noise)
-
-    def expected(self, observation: Observation, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Average response (b, C) and the average curvature (b, C, C) over samples (S, b, C)."""
-        return observation.expected_joint(samples)
-
-    def averages(
-        self, observation: Observation, logits: Tensor, deviation: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`expected` over the draws that `samples` makes."""
-        return self.expected(observation, self.samples(logits, deviation, noise))
-
-    def admissible(self, precision: Tensor) -> Tensor:
-        """The nearest site precision (b, C, C) without negative eigenvalues."""
-        root = root_of(precision)
-        return root @ root.mT
-
-    def start(self, curvature: Curvature) -> Tensor:
-        """Site precision (b, C, C) to begin a fixed point with: the curvature."""
-        return curvature.dense()
-
-    def site_times(self, precision: Tensor, logits: Tensor) -> Tensor:
-        """W z, (b, C), for sites (b, C, C)."""
-        return torch.einsum("bij,bj->bi", precision, logits)
-
-    def own_class(self, precision: Tensor) -> Tensor:
-        """The diagonal of the sites, (b, C), from sites (b, C, C)."""
-        return precision.diagonal(dim1=1, dim2=2)
-
-    def deviation(self) -> Tensor:
-        """A root (b, C, C) of the predicted covariance of each row's logits."""
-        return root_of(self.row_covariance())
-
-    def row_covariance(self) -> Tensor:
-        """Covariance of each row's logits, (b, C, C)."""
-        return self._row_blocks(self.matrix)
-
-    def without(self, site: Tensor) -> Tensor:
-        """Q = S (I − G S)⁻¹ (C b, C b): a downdate of −Q takes sites S out of this belief."""
-        return symmetric(removed(self.matrix, site))
-
-    def site_of(self, downdate: Tensor) -> Tensor:
-        """S = B (I − G B)⁻¹ (C b, C b): the sites that the downdate B of this (prior) Gram put in."""
-        return symmetric(removed(self.matrix, downdate))
-
-    def cavity_dual(self, removal: Tensor, site: Tensor, linear: Tensor, logits: Tensor) -> Tensor:
-        """Dual (b, C) of the mean when sites are taken out: (I + Q G)(S z − h), `removal` Q."""
-        excess = self._rows(site @ self._flat(logits)) - linear
-        return excess + self._rows(removal @ self._flat(self.times(excess)))
-
-    def site_linear(self, site: Tensor, logits: Tensor, dual: Tensor) -> Tensor:
-        """h = S z + a (b, C): the linear term of sites whose posterior logits are z."""
-        return self._rows(site @ self._flat(logits)) + dual
-
-    def _flat(self, rows: Tensor) -> Tensor:
-        return rows.T.reshape(-1)
-
-    def _rows(self, flat: Tensor) -> Tensor:
-        return flat.reshape(self.classes, -1).T
-
-    def _spread(self, blocks: Tensor) -> Tensor:
-        """Per-row blocks (b, C, C) as one (C b, C b) matrix, classes outermost."""
-        return torch.diag_embed(blocks.permute(1, 2, 0)).permute(0, 2, 1, 3).reshape(self.matrix.shape)
-
-    def _row_blocks(self, matrix: Tensor) -> Tensor:
-        rows = len(matrix) // self.classes
-        by_class = matrix.reshape(self.classes, rows, self.classes, rows)
-        return by_class.diagonal(dim1=1, dim2=3).permute(2, 0, 1)
-
-    def _system(self, precision: Tensor) -> Tensor:
-        system = self._spread(precision) @ self.matrix
-        system.diagonal().add_(1)
-        return system
+        return block_times(blocks, _class_first(rows)).T
 
 
 Gram = BlockGram | DenseGram
+
+
+def _class_first(rows: Tensor) -> Tensor:
+    """(C, b), contiguous, of (b, C)."""
+    return rows.T.contiguous()
+
+
+def _of_sum(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Inverse (b, b) and log determinant of the sum of blocks, some classes in each part."""
+    inverse, log_determinant = inverted(torch.stack([part.sum(0) for part in parts]).sum(0, keepdim=True))
+    return inverse[0], log_determinant

@@ -17,7 +17,7 @@ def inverted(matrix: Tensor) -> tuple[Tensor, Tensor]:
     rows = matrix.shape[-1]
     if rows == 1:
         return matrix.reciprocal(), matrix.log().sum()
-    if rows <= LEAF or matrix.is_cuda:
+    if rows <= LEAF or len(matrix) == 1 or matrix.is_cuda:
         factor, failed = torch.linalg.cholesky_ex(matrix)
         factor.diagonal(dim1=-2, dim2=-1).masked_fill_(failed[:, None] > 0, torch.nan)
         return _from_factor(factor), 2 * log_diagonal(factor)
