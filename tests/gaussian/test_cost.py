@@ -46,7 +46,7 @@ def test_a_full_covariance_too_large_is_refused_with_its_size() -> None:
 
 
 def test_what_fits_is_let_through_and_the_limit_is_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = 3 * 8 * 4 * 10**2
+    needed = 2 * 8 * 4 * 10**2
     monkeypatch.setattr(cost, "free_memory", lambda device: needed)
     check_fits("class_block", 4, 10, torch.float64, "cpu")
     monkeypatch.setattr(cost, "free_memory", lambda device: needed - 1)
