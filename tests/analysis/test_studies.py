@@ -74,3 +74,11 @@ def test_the_published_recipe_stands_beside_the_default() -> None:
     assert len(table) == len(study.ARMS) + 1
     assert table["noise"].notna().sum() == (table["rule"] == "kalman_clip").sum()
     assert "kalman_clip" in study.summary(table)
+
+
+def test_classes_that_are_skipped_move_probabilities_and_none_is_at_a_bound_of_zero(task: bc.Task) -> None:
+    study = load("class_skipping")
+    table = study.study(task)
+    assert table["skipped_share"].is_monotonic_increasing and table["skipped_share"].iloc[-1] > 0
+    assert table["largest_error_in_probability"].iloc[0] == 0 < table["largest_error_in_probability"].iloc[-1]
+    assert "pairs skipped" in study.summary(table, "small")
