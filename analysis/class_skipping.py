@@ -4,7 +4,8 @@
 
 The exact filter learns every label of a random stream; at each, classes whose probability at the label's
 mode is below a bound are left as they are. For every bound: which part of all (label, class) pairs that
-skips, and how far it moves the probabilities of the query set. Writes analysis/results/class_skipping_<task>.csv and .md.
+skips, and how far it moves the probabilities of the query set. Writes
+analysis/results/class_skipping_<task>.csv and .md.
 """
 
 from __future__ import annotations
