@@ -1,0 +1,56 @@
+"""Rows as a CSV file, as a table on the terminal, and what is to be known of them as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from analysis.benchmarks.contest import COLUMNS, Row
+from analysis.benchmarks.hardware import described
+from bayes_clip.storage.files import write_whole
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """results.csv, whole or not at all."""
+    lines = [[_cell(getattr(row, column)) for column in COLUMNS] for row in rows]
+    write_lines(COLUMNS, lines, path)
+
+
+def write_lines(columns: Sequence[str], lines: Sequence[Sequence[str]], path: Path) -> None:
+    """A CSV file, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(lines)
+    write_whole(path, text.getvalue().encode())
+
+
+def write_about(rows: Sequence[Row], device: torch.device, seconds: float, path: Path) -> None:
+    """The hardware, the versions and each row's tolerance, beside results.csv."""
+    tolerances = {f"{row.case}, {row.peer}": row.tolerance for row in rows}
+    about = {**described(device), "seconds_of_the_run": round(seconds), "tolerances": tolerances}
+    write_whole(path, (json.dumps(about, indent=2) + "\n").encode())
+
+
+def shown(rows: Sequence[Row]) -> Table:
+    """The rows for people."""
+    table = Table()
+    for title in ("case", "device", "ours", "peer", "peer's", "speedup", "of limit", "agreement"):
+        table.add_column(title, justify="left" if title in ("case", "device", "peer") else "right")
+    for row in rows:
+        agreement = f"{row.agreement:.2g}" if row.agrees else f"{row.agreement:.2g} DISAGREES"
+        table.add_row(
+            row.case, row.device, f"{row.ours_seconds:.3g} s", row.peer, f"{row.peer_seconds:.3g} s",
+            f"{row.speedup:.3g}x", f"{row.fraction_of_limit:.2f}", agreement,
+        )  # fmt: skip
+    return table
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
