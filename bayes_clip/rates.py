@@ -48,6 +48,15 @@ def measure(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     return Rates(2 * GEMM_SIZE**3 / gemm, 2 * COPY_BYTES / copy)
 
 
+def eigen_rate(device: str | torch.device = "cpu", size: int = 256) -> float:
+    """9 n³ operations, nominally those of all eigenvectors of an (n, n) matrix in float64, per second."""
+    device = torch.device(device)
+    matrix = torch.rand(size, size, device=device, dtype=torch.float64)
+    matrix = matrix @ matrix.mT
+    torch.linalg.eigh(matrix)
+    return 9 * size**3 / _median_seconds(lambda: torch.linalg.eigh(matrix), device)
+
+
 def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
     clock = _cuda_clock if device.type == "cuda" else _clock
     spent: list[float] = []

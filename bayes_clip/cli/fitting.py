@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bayes_clip.cli import options, tables, values
+from bayes_clip.errors import UserError
 
+if TYPE_CHECKING:
+    from bayes_clip.data.task import Task
+    from bayes_clip.settings import FitSettings
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Say what each covariance would take, and fit and write nothing.",
+        rich_help_panel=options.RUNNING,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(
@@ -107,7 +120,12 @@ def compare(
 
 def fit(
     task: options.TaskName,
-    out: Annotated[Path, typer.Option("--out", metavar="POSTERIOR", help="The folder to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="POSTERIOR", help="The folder to write.", show_default="none: required"
+        ),
+    ] = None,
     model: options.Models = "linear_probe",
     engine: options.Engines = "ekf",
     covariance: options.Covariance = None,
@@ -131,17 +149,20 @@ def fit(
     dtype: options.Dtype = "float32",
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
+    dry_run: DryRun = False,
     debug: options.Debug = False,
 ) -> None:
     """Fit one posterior to a task's labels and keep it in a folder (safetensors and JSON).
 
-    Engine ekf keeps where it stands as it goes: killed at any moment, it goes on with --resume.
+    Engine ekf keeps where it stands as it goes: killed at any moment, it goes on with --resume. --dry-run
+    says what each covariance would take on this machine, in memory and seconds, and fits nothing.
 
     \b
     Examples
       bayes-clip fit digits_rotated --shots 4 --out posterior/
       bayes-clip fit photos/ --engine laplace --backbone ViT-B-32 --pretrained openai --out posterior/
       bayes-clip fit features.npz --engine ekf --covariance full --prior-variance 0.01 --out posterior/
+      bayes-clip fit features.npz --shots 16 --dry-run
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
@@ -149,7 +170,9 @@ def fit(
     from bayes_clip.storage.durable import fit_into
     from bayes_clip.storage.folder import check_posterior_folder
 
-    check_posterior_folder(out)
+    if not dry_run:
+        out = _required(out)
+        check_posterior_folder(out)
     settings = FitSettings(
         model=values.one(model, "--model"),
         engine=values.one(engine, "--engine"),
@@ -169,8 +192,32 @@ def fit(
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
+    if out is None or dry_run:
+        _say_what_it_takes(drawn, settings)
+        return
     tables.notes(settings.allocation(drawn.num_classes, drawn.num_features))
     fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
     tables.line(f"{fitted or 'finished before'} in {out}")
     if fitted:
         tables.notes([*drawn.notes, *settings.remarks, *fitted.notes])
+
+
+def _required(out: Path | None) -> Path:
+    if out is None:
+        raise UserError(
+            "--out: missing; name the folder to write, or ask with --dry-run what a fit would take"
+        )
+    return out
+
+
+def _say_what_it_takes(task: Task, settings: FitSettings) -> None:
+    from bayes_clip.forecast import forecast
+    from bayes_clip.gaussian.cost import GIBIBYTE, free_memory
+
+    rows = forecast(task, settings)
+    tables.show(tables.forecast_table(rows))
+    tables.line(
+        f"{len(task.support_labels)} labels of {task.num_classes} classes, {task.num_features} features; "
+        f"{free_memory(settings.device) / GIBIBYTE:.1f} GiB free on {settings.device}; nothing was fitted"
+    )
+    tables.notes(task.notes)

@@ -13,6 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import Verdicts
+    from bayes_clip.forecast import Forecast
 
 Column = tuple[str, str, int | None]  # of a summary, its heading, digits after the point (None: as it is)
 
@@ -36,6 +37,15 @@ VERDICT = (
     ("epistemic", "epistemic", 3),
     ("verdict", "in/out", None),
     ("abstained", "abstained", None),
+)
+FORECAST: tuple[Column, ...] = (
+    ("covariance", "covariance", None),
+    ("weights", "weights", 0),
+    ("posterior", "posterior", None),
+    ("peak", "peak", None),
+    ("seconds", "seconds", None),
+    ("fits", "fits", None),
+    ("chosen", "", None),
 )
 MOST_ROWS = 40
 WIDTH_IN_FILES = 160
@@ -85,6 +95,25 @@ def verdict_table(verdicts: Verdicts) -> Table:
     return table
 
 
+def forecast_table(rows: Sequence[Forecast]) -> Table:
+    """One line for every covariance: what it holds, what it takes, and whether there is room for it."""
+    return plain_table(
+        FORECAST,
+        [
+            {
+                "covariance": row.covariance,
+                "weights": row.weights,
+                "posterior": _size(row.posterior_bytes),
+                "peak": _size(row.peak_bytes),
+                "seconds": f"{row.seconds:.2g}" if row.seconds < 10 else f"{row.seconds:.0f}",
+                "fits": "yes" if row.fits else "no",
+                "chosen": "<- chosen" if row.chosen else "",
+            }
+            for row in rows
+        ],
+    )
+
+
 def listing(described: Mapping[str, str]) -> Table:
     """Names and one line about each."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -117,6 +146,14 @@ def notes(texts: Sequence[str]) -> None:
     """What the user should know about how the result came about, each remark once."""
     for text in dict.fromkeys(texts):
         line(f"note: {text}")
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit of which there is one."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
 
 
 def _varies(summary: Sequence[Mapping[str, Any]], name: str) -> bool:

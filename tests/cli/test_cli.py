@@ -168,6 +168,23 @@ def test_zero_shot_without_text_is_left_out_with_a_note(cli: Cli) -> None:
     assert "zero_shot" in outcome.output.split("note:")[1]
 
 
+def test_a_dry_run_says_what_each_covariance_takes_and_writes_nothing(cli: Cli) -> None:
+    feature_task(Path("pets.npz"))
+    for options in ((), ("--out", "posterior", "--covariance", "full")):
+        outcome = cli("fit", "pets.npz", "--shots", 4, "--dry-run", *options)
+        assert outcome.status == 0, outcome.errors
+        chosen = [line.split()[0] for line in outcome.output.splitlines() if "chosen" in line]
+        assert chosen == ["full" if options else "class_block"]
+        assert all(name in outcome.output for name in ("diagonal", "kronecker", "low_rank"))
+        assert "12 labels of 3 classes, 8 features" in outcome.output and "GiB free" in outcome.output
+    assert [entry.name for entry in Path().iterdir()] == ["pets.npz"]
+
+
+def test_a_fit_needs_a_folder_to_write(cli: Cli) -> None:
+    feature_task(Path("pets.npz"))
+    assert_refused(cli("fit", "pets.npz"), "--out", "--dry-run")
+
+
 def test_fit_predict_evaluate(cli: Cli) -> None:
     feature_task(Path("pets.npz"))
     fitted = cli("fit", "pets.npz", "--shots", 4, "--seed", 3, "--out", "posterior")
