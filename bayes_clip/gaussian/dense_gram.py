@@ -24,6 +24,11 @@ class DenseGram:
         """Precision of the numbers here."""
         return self.matrix.dtype
 
+    @property
+    def known(self) -> torch.dtype:
+        """Precision in which what is drawn from it is worth having: its own."""
+        return self.matrix.dtype
+
     def double(self) -> DenseGram:
         """The same in float64, symmetric to the last bit."""
         return DenseGram(symmetric(self.matrix.double()), self.classes)

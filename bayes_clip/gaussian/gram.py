@@ -13,7 +13,7 @@ Softmax Newton steps on blocks follow Rasmussen & Williams (2006), algorithm 3.3
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -30,6 +30,16 @@ CUDA_DRAWS = 2**26
 
 
 @dataclass(frozen=True)
+class Coupled:
+    """A softmax on Gram blocks: E_c = (D_c⁻¹ + G_c)⁻¹, some classes in each part, and (Σ_c E_c)⁻¹."""
+
+    probabilities: Tensor  # (b, C)
+    parts: list[Tensor]
+    of_sum: Tensor  # (b, b)
+    log_determinant: Tensor  # () log |I + R G|
+
+
+@dataclass(frozen=True)
 class BlockGram:
     """One Gram block per class, (C, b, b): the prior logits of different classes are independent.
 
@@ -38,6 +48,7 @@ class BlockGram:
 
     blocks: Tensor
     known: torch.dtype = torch.float64  # precision in which the belief knows the blocks
+    _last: list[Coupled] = field(init=False, default_factory=list, repr=False, compare=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,10 +77,11 @@ class BlockGram:
         target = curvature.times(excess) + residual
         if not isinstance(curvature, SoftmaxCurvature):
             return target - self._times(self._removal(curvature.own), self.times(target))
-        parts, _ = inverses(self.blocks, _class_first(curvature.probabilities))
+        coupled = self._coupled(curvature)
+        parts = coupled.parts
         seen = _class_first(self.times(target)).split([len(part) for part in parts])
         shift = joined([block_times(part, rows) for part, rows in zip(parts, seen, strict=True)])
-        shared = _of_sum(parts)[0] @ shift.sum(0)
+        shared = coupled.of_sum @ shift.sum(0)
         return target - (shift - joined([part @ shared for part in parts])).T
 
     def downdate(self, curvature: Curvature) -> Tensor:
@@ -80,16 +92,17 @@ class BlockGram:
         """
         if not isinstance(curvature, SoftmaxCurvature):
             return self._removal(curvature.own)
-        parts, _ = inverses(self.blocks, _class_first(curvature.probabilities))
-        shared, _ = _of_sum(parts)
-        return joined([symmetric(torch.baddbmm(part, part @ shared, part, alpha=-1)) for part in parts])
+        coupled = self._coupled(curvature)
+        shared = coupled.of_sum
+        return joined(
+            [symmetric(torch.baddbmm(part, part @ shared, part, alpha=-1)) for part in coupled.parts]
+        )
 
     def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
         if not isinstance(curvature, SoftmaxCurvature):
             return inverses(self.blocks, _class_first(curvature.own))[1]
-        parts, inner = inverses(self.blocks, _class_first(curvature.probabilities))
-        return inner + _of_sum(parts)[1]
+        return self._coupled(curvature).log_determinant
 
     def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Excess z − z₀ of the posterior mean and standard deviations of the logits, (b, C) each.
@@ -176,6 +189,20 @@ class BlockGram:
         """h = S z + a (b, C): the linear term of sites whose posterior logits are z."""
         return self._times(site, logits) + dual
 
+    def _coupled(self, curvature: SoftmaxCurvature) -> Coupled:
+        """The inverses that a softmax needs; its scores, step, downdate and determinant ask for the same."""
+        probabilities = curvature.probabilities
+        if (
+            self._last
+            and not probabilities.is_cuda
+            and torch.equal(self._last[0].probabilities, probabilities)
+        ):
+            return self._last[0]
+        parts, inner = inverses(self.blocks, _class_first(probabilities))
+        of_sum, shared = inverted(torch.stack([part.sum(0) for part in parts]).sum(0, keepdim=True))
+        self._last[:] = [Coupled(probabilities, parts, of_sum[0], inner + shared)]
+        return self._last[0]
+
     def _removal(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C, b, b), for diagonal sites w (b, C)."""
         return joined(inverses(self.blocks, _class_first(precision))[0])
@@ -191,9 +218,3 @@ Gram = BlockGram | DenseGram
 def _class_first(rows: Tensor) -> Tensor:
     """(C, b), contiguous, of (b, C)."""
     return rows.T.contiguous()
-
-
-def _of_sum(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Inverse (b, b) and log determinant of the sum of blocks, some classes in each part."""
-    inverse, log_determinant = inverted(torch.stack([part.sum(0) for part in parts]).sum(0, keepdim=True))
-    return inverse[0], log_determinant

@@ -19,6 +19,7 @@ class RowGram:
     """Variances (b, C) of b C independent logits; the same as `BlockGram` with diagonal blocks."""
 
     variance: Tensor
+    known: torch.dtype = torch.float64  # precision in which the belief knows the variances
 
     def times(self, dual: Tensor) -> Tensor:
         """G a for a dual (b, C)."""

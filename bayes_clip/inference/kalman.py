@@ -208,11 +208,11 @@ def _prequential_score(
 ) -> Tensor:
     """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned.
 
-    Exact for Gaussian observations, otherwise by Monte-Carlo.
+    Exact for Gaussian observations, otherwise by Monte-Carlo, with draws as precise as the belief.
     """
-    noise = fixed_noise(SCORE_DRAWS, logits)
-    samples = gram.samples(logits, gram.deviation(), noise)
-    return observation.predictive_score(samples, labels, logits, gram.row_covariance).sum()
+    rough = logits.to(gram.known)
+    samples = gram.samples(rough, gram.deviation().to(rough), fixed_noise(SCORE_DRAWS, rough))
+    return observation.predictive_score(samples, labels, logits, gram.row_covariance).double().sum()
 
 
 def _innovation(

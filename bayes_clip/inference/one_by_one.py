@@ -34,7 +34,8 @@ def conclude_one_by_one(
 ) -> tuple[Surprise, BatchUpdate]:
     """Scores and update of a block whose rows are learned in order; `projection` is the block before."""
     with one_thread():
-        gram = BlockGram(cast(BlockGram, projection.gram).blocks.double())
+        seen = cast(BlockGram, projection.gram)
+        gram = BlockGram(seen.blocks.double(), known=seen.blocks.dtype)
         logits = exact_logits(projection, batch)
         if observation is SOFTMAX and rule in CLOSED_FORM:
             recursed = recursion(gram.blocks, logits, batch.labels, rule is iterated)
@@ -54,7 +55,8 @@ def conclude_one_by_one(
             log_evidence=evidence,
             iterations=1,
         )
-    return surprise(RowGram(recursed.variance), recursed.predicted, batch.labels, observation), change
+    rows = RowGram(recursed.variance, known=gram.known)
+    return surprise(rows, recursed.predicted, batch.labels, observation), change
 
 
 def put_in_one_by_one(
@@ -94,7 +96,7 @@ def _rows(
     changes: list[BatchUpdate] = []
 
     def row(variance: np.ndarray, mean: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-        own = BlockGram(torch.from_numpy(variance.copy())[:, None, None])
+        own = BlockGram(torch.from_numpy(variance.copy())[:, None, None], known=gram.known)
         predicted, labels = torch.from_numpy(mean.copy())[None], batch.labels[index : index + 1]
         change = rule(observation, own, predicted, labels, prior[index])
         changes.append(change)
