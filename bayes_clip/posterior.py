@@ -160,29 +160,29 @@ class Posterior(AutoContinuous):
         many = len(features) * classes > MANY_NUMBERS
 
         def said(rows: Tensor) -> tuple[Tensor, ...]:
-            return tuple(vars(self._predict_chunk(self._unit(rows), many)).values())
+            return tuple(vars(self._predict_chunk(self._unit(rows), many, budget)).values())
 
         fields = by_rows(
             said, features, rows_within(budget, row_bytes), lambda starts: track(starts, "Predicting")
         )
         return Prediction(*fields)
 
-    def _predict_chunk(self, rows: Tensor, many: bool) -> Prediction:
+    def _predict_chunk(self, rows: Tensor, many: bool, budget: int) -> Prediction:
         logits, keys = self.logits.predicted_logits(rows), keys_of(rows)
         mean, variance = logits.mean, logits.variance
         kind = self.predictive
         if kind == "plug_in":
             probabilities = mean.double().softmax(-1)
         elif kind == "monte_carlo":
-            probabilities = average_softmax(logits, keys, MONTE_CARLO_DRAWS).double()
+            probabilities = average_softmax(logits, keys, MONTE_CARLO_DRAWS, budget).double()
         else:
             scale = 1.0 if self.source.settings.predictive == "closed_form" else self.source.covariance_scale
-            probabilities = closed_form(mean.double(), scale * variance.double())
+            probabilities = closed_form(mean.double(), scale * variance.double(), budget)
         if self.is_point:
             aleatoric, epistemic = entropy(probabilities), torch.zeros_like(probabilities[:, 0])
             novelty = 1 - probabilities.amax(-1)
         else:
-            aleatoric, epistemic = average_entropy(logits, keys, SPLIT_DRAWS)
+            aleatoric, epistemic = average_entropy(logits, keys, SPLIT_DRAWS, budget)
             novelty = (variance - mean).gather(1, probabilities.argmax(-1, keepdim=True))[:, 0]
         if many:
             probabilities = probabilities.clamp_min_(torch.finfo(torch.float32).tiny).to(mean.dtype)

@@ -25,7 +25,6 @@ PREDICTIVES: dict[str, str] = {
     "closed_form": "pairwise Gaussian approximation of the average softmax, whole covariance",
     "monte_carlo": "average softmax over draws from the posterior, whole covariance",
 }
-NUMBERS_PER_CHUNK = 2**24
 MONTE_CARLO_DRAWS = 256
 SPLIT_DRAWS = 64
 DRAWN = 10  # numbers for each logit of a row that is drawn: moments, noise, draw, softmax, running sums
@@ -102,7 +101,7 @@ def monte_carlo(
     Draws are fixed by the row itself: its answer depends neither on the rows beside it nor on the chunks.
     """
     return by_rows(
-        lambda rows: (average_softmax(belief.predicted_logits(rows), keys_of(rows), draws),),
+        lambda rows: (average_softmax(belief.predicted_logits(rows), keys_of(rows), draws, budget),),
         design,
         _rows_at_once(belief, design, budget),
     )[0]
@@ -116,30 +115,32 @@ def entropy_split(
     A row's draws are those of `monte_carlo` with as many of them.
     """
     aleatoric, epistemic = by_rows(
-        lambda rows: average_entropy(belief.predicted_logits(rows), keys_of(rows), draws),
+        lambda rows: average_entropy(belief.predicted_logits(rows), keys_of(rows), draws, budget),
         design,
         _rows_at_once(belief, design, budget),
     )
     return aleatoric, epistemic
 
 
-def average_softmax(logits: PredictedLogits, keys: Tensor, draws: int) -> Tensor:
+def average_softmax(logits: PredictedLogits, keys: Tensor, draws: int, budget: int = WORKING_BYTES) -> Tensor:
     """Average softmax (n, C) over `draws` draws, which stream through one running sum."""
     total = torch.zeros_like(logits.mean)
-    for block in logits.streamed(keys, draws, _draws_at_once(total)):
+    for block in logits.streamed(keys, draws, _block(total, budget)):
         weight = (block - block.amax(-1, keepdim=True)).exp_()
         total += weight.div_(weight.sum(-1, keepdim=True)).sum(0)
     return total / draws
 
 
-def average_entropy(logits: PredictedLogits, keys: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+def average_entropy(
+    logits: PredictedLogits, keys: Tensor, draws: int, budget: int = WORKING_BYTES
+) -> tuple[Tensor, Tensor]:
     """Average entropy of the softmax (n,) in nats over the draws, and how far that of the average is above.
 
     The entropy of logits z ≤ 0 with largest 0 is log Σ eᶻ − Σ z eᶻ / Σ eᶻ, two terms that are not negative.
     """
     average = torch.zeros_like(logits.mean)
     inside = torch.zeros_like(average[:, 0])
-    for block in logits.streamed(keys, draws, _draws_at_once(average)):
+    for block in logits.streamed(keys, draws, _block(average, budget)):
         below = block - block.amax(-1, keepdim=True)
         weight = below.exp()
         total = weight.sum(-1, keepdim=True)
@@ -162,5 +163,6 @@ def _rows_at_once(belief: LogitBelief, design: Tensor, budget: int) -> int:
     return rows_within(budget, numbers * design.element_size())
 
 
-def _draws_at_once(like: Tensor) -> int:
-    return max(1, NUMBERS_PER_BLOCK // max(1, like.numel()))
+def _block(like: Tensor, budget: int) -> int:
+    """Numbers in one block of draws: noise, draw and softmax of it are there at once."""
+    return min(NUMBERS_PER_BLOCK, budget // (4 * like.element_size()))

@@ -92,6 +92,32 @@ def test_chunks_do_not_matter() -> None:
         assert_near(part, once)
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    rows=st.lists(st.integers(0, 6), min_size=1, max_size=9),
+    budget=st.sampled_from([1, 2000, 2**27]),
+    draws=st.integers(1, 9),
+)
+def test_what_is_drawn_for_a_row_depends_on_it_alone(rows: list[int], budget: int, draws: int) -> None:
+    """Whatever rows are beside it, in whatever order, and however they are cut into chunks."""
+    known = belief()
+    whole = monte_carlo(known, DESIGN, draws), *entropy_split(known, DESIGN, draws)
+    part = DESIGN[rows]
+    found = monte_carlo(known, part, draws, budget), *entropy_split(known, part, draws, budget)
+    for some, everything in zip(found, whole, strict=True):
+        assert_near(some, everything[rows])
+
+
+def test_rows_have_draws_of_their_own() -> None:
+    """One draw for each of 300 rows of equal length along one feature: as many different answers."""
+    angle = torch.linspace(0, 1.5, 300, dtype=torch.float64)
+    rows = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    still = ClassBlock(torch.zeros(4, 2).double(), torch.eye(2).double().expand(4, -1, -1))
+    drawn = monte_carlo(still, rows, draws=1)
+    assert len(drawn.round(decimals=6).unique(dim=0)) > 80, "of at most 97 shades of direction"
+    assert_near(drawn.mean(0), torch.full((4,), 0.25).double(), 0.1)
+
+
 def test_monte_carlo_agrees_with_the_closed_form_and_repeats() -> None:
     probabilities = monte_carlo(belief(), DESIGN, draws=4000)
     assert torch.equal(probabilities, monte_carlo(belief(), DESIGN, draws=4000))

@@ -30,10 +30,10 @@ class PredictedLogits(Protocol):
         """(n, C)."""
         ...
 
-    def streamed(self, keys: Tensor, draws: int, at_once: int) -> Iterator[Tensor]:
-        """Blocks (s, n, C), s <= `at_once`, of `draws` joint draws of each row, fixed by its key (n,).
+    def streamed(self, keys: Tensor, draws: int, numbers: int) -> Iterator[Tensor]:
+        """Blocks (s, n, C) of `draws` joint draws of each row, fixed by its key (n,); see `noise`.
 
-        See `noise`. A block may be overwritten by the next.
+        As many draws make a block as `numbers` allow, at least one. It may be overwritten by the next.
         """
         ...
 
@@ -54,8 +54,9 @@ class Noisy:
         """Draws (s, n, C) from standard normal noise (s, n, width)."""
         raise NotImplementedError
 
-    def streamed(self, keys: Tensor, draws: int, at_once: int) -> Iterator[Tensor]:
+    def streamed(self, keys: Tensor, draws: int, numbers: int) -> Iterator[Tensor]:
         """Blocks (s, n, C) of draws."""
+        at_once = max(1, numbers // max(1, len(keys) * self.width))
         for noise in antithetic(keys, self.width, draws, at_once, self.mean):
             yield self.draw(noise)
 
@@ -155,12 +156,13 @@ class ChainLogits:
     mean: Tensor  # (n, C)
     variance: Tensor  # (n, C)
     length: int  # of the chain
-    logits_of: Callable[[Tensor], Tensor]  # positions in the chain (s,) -> (s, n, C)
+    logits_of: Callable[[int], Tensor]  # position in the chain -> (n, C)
 
-    def streamed(self, keys: Tensor, draws: int, at_once: int) -> Iterator[Tensor]:
+    def streamed(self, keys: Tensor, draws: int, numbers: int) -> Iterator[Tensor]:
         """`draws` of the chain's, evenly spaced along it, the same for all rows; `keys` are not used."""
+        at_once = max(1, numbers // max(1, self.mean.numel()))
         for picked in evenly_spaced(self.length, draws).split(at_once):
-            yield self.logits_of(picked.to(keys.device))
+            yield torch.stack([self.logits_of(index) for index in picked.tolist()])
 
 
 def evenly_spaced(length: int, count: int) -> Tensor:

@@ -19,6 +19,7 @@ from bayes_clip.gaussian.design import classes_outermost, pull_back, times
 from bayes_clip.gaussian.logits import DowndatedLogits, JointLogits
 from bayes_clip.gaussian.matrices import root_of
 from bayes_clip.gaussian.site_gram import SiteGram, information_diagonal
+from bayes_clip.kernels import low_rank as passes
 from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 DEFAULT_RANK = 64
@@ -51,29 +52,27 @@ class LowRankPrecision:
         return cls(mean, 1 / variance, mean.new_zeros(*mean.shape, min(rank, mean.numel())))
 
     def project(self, design: Tensor) -> Projection:
-        """Predicted logits of a batch, their Gram matrix in float64, and H W (b, C, L) as `cross`."""
-        rows, exact = design.double(), self.exactly()
-        removed = classes_outermost(times(rows, exact.removed()))
-        gram = _dense_gram(rows, 1 / exact.diagonal) - removed @ removed.mT
+        """Predicted logits of a batch, their Gram matrix in float64; as `cross` H W, H υ⁻¹ W (2, b, C, L)."""
+        plain, scaled = passes.seen(self.factor, self.diagonal, design)
+        removed = torch.linalg.solve_triangular(self._inner, classes_outermost(scaled).mT, upper=False)
+        gram = _dense_gram(design.double(), 1 / self.diagonal.double()) - removed.mT @ removed
         logits = times(design, self.mean)
-        return Projection(logits, SiteGram(gram, logits.shape[1]), times(rows, exact.factor), design)
+        return Projection(logits, SiteGram(gram, logits.shape[1]), torch.stack((plain, scaled)), design)
 
     def condition(self, projection: Projection, dual: Tensor, downdate: Tensor) -> Self:
         """Posterior for dual a (b, C) and sites (b, C, C), truncated to the rank of W."""
-        exact, design, sites = self.exactly(), projection.design.double(), downdate.double()
-        pulled, removed = pull_back(design, dual.double()), exact.removed()
-        mean = (
-            exact.mean + pulled / exact.diagonal - removed @ _inner_product(removed, pulled[..., None])[:, 0]
-        )
-        factor = exact._largest(projection, root_of(sites))
-        whole = exact.factor.square().sum(-1) + information_diagonal(design, sites)
+        design, sites, shift = projection.design.double(), downdate.double(), dual.double()
+        direction = torch.einsum("bcl,bc->l", projection.cross[1], shift)[:, None]
+        after = self._largest(projection, root_of(sites), torch.cholesky_solve(direction, self._inner)[:, 0])
+        diagonal = self.diagonal.double()
+        mean = self.mean.double() + (pull_back(design, shift) - after.along) / diagonal
         # in exact arithmetic the part that is kept has no larger diagonal than the whole
-        rest = (whole - factor.square().sum(-1)).clamp_min(0)
+        rest = (after.released + information_diagonal(design, sites)).clamp_min(0)
         return replace(
             self,
             mean=mean.to(self.mean),
-            diagonal=(exact.diagonal + rest).to(self.mean),
-            factor=factor.to(self.mean),
+            diagonal=(diagonal + rest).to(self.mean),
+            factor=after.factor,
         )
 
     def diffuse(self, prior_mean: Tensor, decay: float | Tensor, process_noise: Tensor) -> Self:
@@ -98,10 +97,7 @@ class LowRankPrecision:
 
     def removed(self) -> Tensor:
         """F in the shape of W: the covariance is diag(1/υ) − F Fᵀ (Woodbury)."""
-        scaled = self.factor / self.diagonal[..., None]
-        inner = _inner_product(self.factor, scaled)
-        inner.diagonal().add_(1)
-        return _right_divided(scaled, torch.linalg.cholesky(inner))
+        return _right_divided(self.factor / self.diagonal[..., None], self._inner)
 
     @property
     def row_numbers(self) -> int:
@@ -156,22 +152,33 @@ class LowRankPrecision:
         determinant = torch.logdet(inner) + (self.diagonal / (2 * math.pi)).log().sum()
         return ((determinant - square) / 2).reshape(weights.shape[: weights.ndim - self.mean.ndim])
 
-    def _largest(self, projection: Projection, root: Tensor) -> Tensor:
-        """The L largest left singular directions of [W, Hᵀ S], in the shape of W; S (b, C, C) per row.
+    def _largest(self, projection: Projection, root: Tensor, direction: Tensor) -> passes.Turned:
+        """The L largest left singular directions of [W, Hᵀ S], and W y for the `direction` y (L,).
 
-        From the Gram matrix of its columns, those of the second part listed row by row.
+        S (b, C, C) per row. From the Gram matrix of the columns, those of the second part listed row by row.
         """
-        design, seen = projection.design.double(), root.mT @ projection.cross
+        seen = root.mT @ projection.cross[0]
         rank, count = self.factor.shape[-1], root.shape[0] * root.shape[1]
         inner = torch.empty(rank + count, rank + count, dtype=torch.float64, device=root.device)
-        inner[:rank, :rank] = _inner_product(self.factor, self.factor)
+        inner[:rank, :rank] = self._squares[0]
         inner[rank:, :rank] = seen.reshape(count, rank)
         inner[:rank, rank:] = inner[rank:, :rank].mT
-        inner[rank:, rank:] = _root_gram(design, root)
+        inner[rank:, rank:] = _root_gram(projection.design.double(), root)
         turn = torch.linalg.eigh(inner).eigenvectors[:, -rank:]
-        return self.factor @ turn[:rank] + pull_back(
-            design, root @ turn[rank:].reshape(*root.shape[:2], rank)
-        )
+        sites = root @ turn[rank:].reshape(*root.shape[:2], rank)
+        return passes.turned(self.factor, projection.design, turn[:rank], sites, direction)
+
+    @cached_property
+    def _squares(self) -> tuple[Tensor, Tensor]:
+        """WᵀW and Wᵀ υ⁻¹ W, (L, L) in float64."""
+        return passes.squares(self.factor, self.diagonal)
+
+    @cached_property
+    def _inner(self) -> Tensor:
+        """Cholesky factor of I + Wᵀ υ⁻¹ W, (L, L) in float64."""
+        inner = self._squares[1].clone()
+        inner.diagonal().add_(1)
+        return torch.linalg.cholesky(inner)
 
     def exactly(self) -> LowRankPrecision:
         """The same in float64."""

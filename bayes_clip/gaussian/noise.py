@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-STARTS = 4096  # places where a window may start: rows in different places have different noise
+STARTS = 1024  # places where a window may start: rows in different places have different noise
 SHADES = 64  # of a unit-length row's coordinates: coarse, so that rounding does not move the row
 
 
@@ -36,7 +36,7 @@ def antithetic(keys: Tensor, width: int, draws: int, at_once: int, like: Tensor)
 
     Every draw comes with its negative, in the next block. One draw of one row is standard normal; its draws
     are independent but for the sign. Two rows share noise only where their windows overlap, and then between
-    different classes, unless their keys are equal (one pair in 4096). Blocks are made in float64 for every
+    different classes, unless their keys are equal (one pair in 1024). Blocks are made in float64 for every
     dtype, and are overwritten by the next: use each before asking for another.
     """
     generator = torch.Generator().manual_seed(0)

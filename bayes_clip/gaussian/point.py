@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.gaussian import design as designs
-from bayes_clip.gaussian.logits import ChainLogits, FactorLogits, JointLogits, SeparateLogits, evenly_spaced
+from bayes_clip.gaussian.logits import ChainLogits, FactorLogits, JointLogits, SeparateLogits
 from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 DRAWS_PER_CHUNK = 32
@@ -65,11 +65,7 @@ class Draws:
     def predicted_logits(self, design: Tensor) -> ChainLogits:
         """Moments and draws of the logits of n rows: the chain's own draws."""
         moments = self._moments(design, self.mean)
-        return ChainLogits(*moments, len(self.samples), lambda picked: design @ self.samples[picked].mT)
-
-    def spread(self, count: int) -> Tensor:
-        """`count` of the draws, evenly spaced along the chain."""
-        return self.samples[evenly_spaced(len(self.samples), count).to(self.samples.device)]
+        return ChainLogits(*moments, len(self.samples), lambda index: design @ self.samples[index].mT)
 
 
 @dataclass(frozen=True)

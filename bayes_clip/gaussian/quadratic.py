@@ -21,7 +21,7 @@ def quadratic_forms(rows: Tensor, matrices: Tensor, budget: int = WORKING_BYTES)
     `matrices` may be a view into something larger. Exact up to rounding.
     """
     features = rows.shape[1]
-    width = max(PANEL, -(-features // PANELS))
+    width = min(features, max(PANEL, -(-features // PANELS)))
     panels = -(-features // width)
     row_numbers = features * (panels + 3) // 2 + 2 * width
     at_once = rows_within(budget, row_numbers * rows.element_size())

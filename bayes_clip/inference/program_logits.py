@@ -79,11 +79,7 @@ class ProgramLogits:
             samples = weights.samples
             parts = (logits(draw, inputs)[None] for draw in samples)
             moments = sample_moments(parts, logits(weights.mean, inputs), len(samples))
-            return ChainLogits(
-                *moments,
-                len(samples),
-                lambda picked: torch.stack([logits(samples[index], inputs) for index in picked]),
-            )
+            return ChainLogits(*moments, len(samples), lambda index: logits(samples[index], inputs))
         mean = logits(weights.mean, inputs)
         return SeparateLogits(mean, torch.zeros_like(mean))
 
@@ -106,9 +102,9 @@ class Seen:
         """(n, C)."""
         return self.observation.class_variance(self.inside.variance)
 
-    def streamed(self, keys: Tensor, draws: int, at_once: int) -> Iterator[Tensor]:
+    def streamed(self, keys: Tensor, draws: int, numbers: int) -> Iterator[Tensor]:
         """Blocks (s, n, C) of draws; see `PredictedLogits`."""
-        for block in self.inside.streamed(keys, draws, at_once):
+        for block in self.inside.streamed(keys, draws, numbers):
             yield self.observation.class_logits(self._moved(block))
 
     def _moved(self, logits: Tensor) -> Tensor:

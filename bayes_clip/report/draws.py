@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian.point import Draws
+from bayes_clip.memory import WORKING_BYTES, rows_within
 from bayes_clip.posterior import Posterior
-from bayes_clip.predictive import NUMBERS_PER_CHUNK
 from bayes_clip.randomness import own_random_numbers
 from bayes_clip.versions import installed_versions
 
@@ -52,7 +52,8 @@ def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, see
         flat, log_density = _flat_weights(posterior, draws)
         site = _observed_site(posterior, flat[0], rows, labels)
         # matrix products under vmap may copy the rows for every draw
-        at_once = max(1, NUMBERS_PER_CHUNK // (len(rows) * (rows.shape[1] + len(posterior.class_names))))
+        numbers = len(rows) * (rows.shape[1] + len(posterior.class_names))
+        at_once = rows_within(WORKING_BYTES, numbers * rows.element_size())
         run = partial(_run, posterior, rows, labels, site["name"])
         every = torch.vmap(run, randomness="different", chunk_size=at_once)
         predicted, log_likelihood, log_prior = every(flat)

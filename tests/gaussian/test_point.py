@@ -30,9 +30,9 @@ def test_draws_of_logits_are_the_chains_own_evenly_spaced() -> None:
     problem = small_problem(rows=4)
     samples = torch.randn(9, 3, 5, dtype=torch.float64)
     keys = torch.zeros(4, dtype=torch.long)
-    for at_once in (5, 2):
-        blocks = list(Draws(samples).predicted_logits(problem.design).streamed(keys, 5, at_once))
-        assert [len(block) for block in blocks] == ([5] if at_once == 5 else [2, 2, 1])
+    for at_once, sizes in ((5, [5]), (2, [2, 2, 1]), (0, [1] * 5)):
+        blocks = list(Draws(samples).predicted_logits(problem.design).streamed(keys, 5, 12 * at_once))
+        assert [len(block) for block in blocks] == sizes
         assert_near(torch.cat(blocks), problem.design @ samples[::2].mT)
 
 

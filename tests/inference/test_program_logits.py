@@ -26,7 +26,7 @@ def curved(inputs: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 def drawn(known: ProgramLogits, count: int) -> Tensor:
-    blocks = known.predicted_logits(INPUTS).streamed(keys_of(INPUTS), count, 7)
+    blocks = known.predicted_logits(INPUTS).streamed(keys_of(INPUTS), count, 100)
     return torch.cat([block.clone() for block in blocks])
 
 

@@ -95,7 +95,7 @@ def fades(right: Any) -> Any:
 
 def half_the_variance(right: Any) -> Any:
     """Predicted logits have the right mean and half their variance."""
-    return lambda self, design: (right(self, design)[0], right(self, design)[1] / 2)
+    return lambda self, design, *budget: (right(self, design)[0], right(self, design)[1] / 2)
 
 
 def favours_the_first_class(right: Any) -> Any:
@@ -135,10 +135,11 @@ def swapped(right: Any) -> Any:
 def forgets_the_diagonal(right: Any) -> Any:
     """What does not fit into the low rank is dropped: all but the first direction."""
 
-    def largest(self: Any, projection: Any, root: Tensor) -> Tensor:
-        factor = right(self, projection, root).clone()
+    def largest(self: Any, projection: Any, root: Tensor, direction: Tensor) -> Any:
+        after = right(self, projection, root, direction)
+        factor = after.factor.clone()
         factor[..., 1:] = 0
-        return factor
+        return replace(after, factor=factor)
 
     return largest
 
