@@ -31,6 +31,7 @@ from bayes_clip.tuning import default_variance
 
 LONG = 0.5  # seconds
 TIMED_ROWS = 8  # at least, in whole batches
+READINGS = 3  # of the program: at unit prior variance, at the chosen one, and in the posterior
 SEARCH = 2.0  # what choosing the prior variance costs, in fits at a given one: see `search_factor`
 SCALE = 0.5  # the same of choosing the covariance scale alone
 
@@ -69,6 +70,7 @@ def forecast(
         )
     rates = rates or measure(settings.device, settings.torch_dtype)
     eigen = eigen_rate(settings.device, min(task.num_features, 256))
+    reading = READINGS * _timed(lambda: _problem(task, settings).program)
     free = free_memory(settings.device)
     size = task.num_classes, task.num_features
     rows = []
@@ -80,7 +82,7 @@ def forecast(
                 weights=task.num_classes * task.num_features,
                 posterior_bytes=bytes_needed(family, *size, settings.torch_dtype),
                 peak_bytes=peak,
-                seconds=_seconds(task, replace(settings, covariance=family), rates, eigen),
+                seconds=reading + _seconds(task, replace(settings, covariance=family), rates, eigen),
                 fits=peak <= free,
                 chosen=family == settings.family,
             )
@@ -126,12 +128,23 @@ def _seconds(task: Task, settings: FitSettings, rates: Rates, eigen: float) -> f
 
 def _in_its_span(task: Task, settings: FitSettings, rows: Tensor) -> Problem:
     """The problem of these rows alone, in an orthonormal basis of what they span."""
-    kind = find_model(settings.model)
-    inputs = task.support_features[rows].double()
-    axes, turned = torch.linalg.qr(inputs.mT)
+    axes, turned = torch.linalg.qr(task.support_features[rows].double().mT)
+    whole = (
+        task
+        if task.text_features is None
+        else replace(task, text_features=task.text_features.double() @ axes)
+    )
+    return _problem(
+        replace(whole, support_features=turned.mT.contiguous(), support_labels=task.support_labels[rows]),
+        settings,
+    )
+
+
+def _problem(task: Task, settings: FitSettings) -> Problem:
+    """The support set as an engine sees it, at the prior variance that is given or likely."""
+    kind, place = find_model(settings.model), (settings.device, settings.torch_dtype)
     whole = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
-    place = settings.device, settings.torch_dtype
-    context = replace(whole, text_features=(whole.text_features.double() @ axes).to(*place))
+    context = replace(whole, text_features=whole.text_features.to(*place))
 
     def build(prior_variance: float) -> AdapterModel:
         return kind(context, prior_variance)
@@ -139,8 +152,8 @@ def _in_its_span(task: Task, settings: FitSettings, rows: Tensor) -> Problem:
     variance = settings.prior_variance or default_variance(
         settings.update_rule, task.logit_scale**2, task.text_features is not None
     )
-    labels = task.support_labels[rows].to(settings.device)
-    return Problem(build, turned.mT.contiguous().to(*place), labels, variance)
+    inputs, labels = task.support_features.to(*place), task.support_labels.to(settings.device)
+    return Problem(build, inputs, labels, variance)
 
 
 def _timed(work: Callable[[], object]) -> float:
