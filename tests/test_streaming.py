@@ -28,6 +28,7 @@ from bayes_clip.storage.packing import fields_of
 from bayes_clip.streaming import Pace, Update, update
 
 NAMES = TASK.class_names
+OWN_COVARIANCE = {"kalman_clip": "diagonal", "natural_gradient": "diagonal_variational"}
 SWEPT = ("class_block", "full")  # covariances that a batch can be taken out of again
 
 
@@ -58,7 +59,7 @@ def named(names: tuple[str, ...], rows: range, **changes: Any) -> Any:
         *((covariance, rule, 1.0) for covariance in ENGINE_COVARIANCES["ekf"] for rule in RULES),
         *((covariance, "plain", 0.9) for covariance in ENGINE_COVARIANCES["ekf"]),
         *(("class_block", rule, 0.9) for rule in RULES if rule != "plain"),
-        *(("diagonal", rule, 0.9) for rule in OTHER_RULES),
+        *((OWN_COVARIANCE[rule], rule, 0.9) for rule in OTHER_RULES),
     ],
 )
 def test_pieces_through_files_are_bit_for_bit_the_whole(

@@ -53,7 +53,8 @@ Rule = Annotated[
         "--rule",
         help="How ekf updates: expected (averages over the batch's posterior), iterated (at its mode: "
         "one batch is Laplace), moment_matched (one step, averaged over the prediction), plain (the textbook "
-        "filter), kalman_clip (as published: observes cosines; --covariance diagonal).",
+        "filter), kalman_clip (as published: observes cosines; --covariance diagonal), natural_gradient (the "
+        "cheapest step; --covariance diagonal_variational).",
         show_default="expected",
         rich_help_panel=ADAPTER,
     ),

@@ -33,6 +33,7 @@ UPDATE_RULES: dict[str, str] = {
     "moment_matched": "one step by the moments of the prediction; narrow priors",
     "plain": "one linearisation at the prediction: the textbook filter",
     "kalman_clip": "the published recipe: paired cosines, adaptive noise; --covariance diagonal",
+    "natural_gradient": "one step in the precision's diagonal; --covariance diagonal_variational",
 }
 HEAD_ONLY = ("class_block", "kronecker")  # covariances that need a linear head
 FLAT_DEFAULTS = ("full", "diagonal")  # what other programs take instead, small and large

@@ -34,6 +34,7 @@ from bayes_clip.observation import Gaussian, Observation, fixed_noise
 NEWTON_TOLERANCE = 1e-10
 START_TOLERANCE = 1e-2
 ROUGH_TOLERANCE = 1e-3
+ROUGH_STEPS = 20  # after which less than float64 will not do
 FIXED_POINT_TOLERANCE = 1e-3
 FIXED_POINT_STEPS = 40
 NOISE_DRAWS = 128
@@ -138,13 +139,20 @@ def spread_fraction(prior_logit_variance: Tensor) -> Tensor:
     return 1 / (1 + (prior_logit_variance / SPREAD_LIMIT) ** 3)
 
 
+def natural_gradient(
+    observation: Observation, gram: Gram, predicted: Tensor, labels: Tensor, prior_logit_variance: Tensor
+) -> BatchUpdate:
+    """Stands for `natural_gradient.update`, whose steps need no Gram."""
+    raise UserError("--rule natural_gradient: steps in the weights; it runs in the ekf engine alone")
+
+
 RULES: dict[str, Rule] = {
     "expected": expected,
     "iterated": iterated,
     "moment_matched": moment_matched,
     "plain": plain,
 }
-OTHER_RULES: dict[str, Rule] = {"kalman_clip": kalman_clip}
+OTHER_RULES: dict[str, Rule] = {"kalman_clip": kalman_clip, "natural_gradient": natural_gradient}
 DEFAULT_RULE = "expected"
 RELINEARISING = (expected, iterated)  # rules that linearise logits at the mode, not at the prediction
 
@@ -172,9 +180,11 @@ def _expected(
     if isinstance(observation, Gaussian):
         return plain(observation, gram, predicted, labels, prior_logit_variance)
     fraction, rough = spread_fraction(prior_logit_variance), gram.rough()
-    precision, pull, gap, steps = _averaged(observation, rough, predicted, labels, fraction, start)
-    if rough is not gram and told(~(gap <= FIXED_POINT_TOLERANCE)):  # float32 was not enough
-        precision, pull, _, more = _averaged(observation, gram, predicted, labels, fraction, start)
+    most = FIXED_POINT_STEPS if rough is gram else ROUGH_STEPS
+    precision, pull, gap, steps = _averaged(observation, rough, predicted, labels, fraction, start, most)
+    if rough is not gram and told(~(gap <= FIXED_POINT_TOLERANCE)):
+        again = _averaged(observation, gram, predicted, labels, fraction, start, FIXED_POINT_STEPS)
+        precision, pull, _, more = again
         steps = steps + more
     linear = pull.double() + gram.site_times(precision.double(), predicted)
     return _given(observation, gram, predicted, labels, precision.double(), linear, steps)
@@ -187,6 +197,7 @@ def _averaged(
     labels: Tensor,
     fraction: Tensor,
     start: tuple[Tensor, Tensor] | None,
+    most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fixed point in the Gram's precision: sites W, pull h − W z₀, how far from fixed, and the steps."""
     predicted, shrink = predicted.to(gram.dtype), fraction.sqrt().to(gram.dtype)
@@ -194,7 +205,7 @@ def _averaged(
     noise = fixed_noise(NOISE_DRAWS, predicted)
     if start is None:
         near = (fraction / 2).clamp_min(START_TOLERANCE)
-        dual, excess, _ = newton_mode(observation, gram, predicted, labels, near)
+        dual, excess, _ = newton_mode(observation, gram, predicted, labels, near, most=most)
         precision = gram.start(observation.curvature(predicted + excess))
         pull = gram.site_times(precision, excess) + dual
     else:
@@ -217,7 +228,7 @@ def _averaged(
         return torch.cat([gram.admissible(point[:size].reshape(shape)).flatten(), point[size:]])
 
     first = torch.cat([precision.flatten(), pull.flatten()])
-    found, gap, steps = fixed_point(change, admissible, first, FIXED_POINT_TOLERANCE, FIXED_POINT_STEPS)
+    found, gap, steps = fixed_point(change, admissible, first, FIXED_POINT_TOLERANCE, most)
     return found[:size].reshape(shape), found[size:].reshape(predicted.shape), gap, steps
 
 
@@ -231,7 +242,8 @@ def _mode(
     rough = gram.rough()
     if rough is gram:
         return newton_mode(observation, gram, predicted, labels, tolerance)
-    near, _, before = newton_mode(observation, rough, predicted.to(rough.dtype), labels, ROUGH_TOLERANCE)
+    known = predicted.to(rough.dtype)
+    near, _, before = newton_mode(observation, rough, known, labels, ROUGH_TOLERANCE, most=ROUGH_STEPS)
     start = torch.where(near.isfinite().all(), near, 0).double()
     dual, excess, steps = newton_mode(observation, gram, predicted, labels, tolerance, start)
     return dual, excess, steps + before

@@ -18,7 +18,7 @@ from torch import Tensor
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief, ClassBlock, Full
 from bayes_clip.gaussian.cost import largest_batch
-from bayes_clip.inference import kalman_clip
+from bayes_clip.inference import kalman_clip, natural_gradient
 from bayes_clip.inference.kalman import STATIC, KalmanState, Site, StepInfo, put_in, take_out, update
 from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
 from bayes_clip.inference.one_by_one import put_in_one_by_one
@@ -30,7 +30,10 @@ from bayes_clip.progress import track
 from bayes_clip.state_space import Dynamics, StateSpace
 
 Tensors = TypeVar("Tensors", bound=Any)
-PAIRED_COSINES = OTHER_RULES[kalman_clip.NAME]
+OWN_UPDATES = {  # rules whose steps are no function of a batch's logits and their Gram
+    OTHER_RULES[kalman_clip.NAME]: kalman_clip.update,
+    OTHER_RULES[natural_gradient.NAME]: natural_gradient.update,
+}
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,9 @@ def _fed(course: Course, cursor: Cursor, first: int) -> Iterator[tuple[Cursor, S
     state = cursor.state
     for index in range(first, len(course.data)):
         batch = course.data[index]
-        if course.rule is PAIRED_COSINES:
-            state, info = kalman_clip.update(state, _linear(batch), course.state_space, course.observation)
+        if course.rule in OWN_UPDATES:
+            own = OWN_UPDATES[course.rule]
+            state, info = own(state, _linear(batch), course.state_space, course.observation)
         else:
             space, observation = course.state_space, course.observation
             state, info = update(state, batch, course.rule, space, observation, consume=course.consume)
@@ -223,8 +227,8 @@ def _swept(
 def _linear(batch: AnyBatch) -> Batch:
     if isinstance(batch, CurvedBatch):
         raise UserError(
-            "--passes above 1 or --rule kalman_clip with logits that are not linear in the weights: "
-            "use one pass and another rule"
+            "--passes above 1, --rule kalman_clip or natural_gradient with logits that are not linear in the "
+            "weights: use one pass and another rule"
         )
     return batch
 
