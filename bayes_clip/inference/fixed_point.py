@@ -57,7 +57,6 @@ def _mixed(points: list[Tensor], changes: list[Tensor]) -> Tensor:
     steps, turns = torch.stack(points).diff(dim=0), torch.stack(changes).diff(dim=0)
     exact = turns.double()
     system = exact @ exact.mT
-    diagonal = system.diagonal()
-    diagonal.add_(RIDGE * diagonal.mean() + torch.finfo(system.dtype).tiny)
+    system.diagonal().mul_(1 + RIDGE).add_(torch.finfo(system.dtype).tiny)
     weights, _ = torch.linalg.solve_ex(system, exact @ changes[-1].double())
     return points[-1] + changes[-1] - weights.to(steps) @ (steps + turns)

@@ -12,14 +12,16 @@ from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief
 from bayes_clip.gaussian.gram import BlockGram, DenseGram
-from bayes_clip.inference import COVARIANCES, ENGINE_COVARIANCES, UPDATE_RULES
+from bayes_clip.inference import COVARIANCES, ENGINE_COVARIANCES, UPDATE_RULES, fixed_point, newton
 from bayes_clip.inference.rules import (
+    FIXED_POINT_STEPS,
     FIXED_POINT_TOLERANCE,
     NOISE_DRAWS,
     OTHER_RULES,
     RULES,
     BatchUpdate,
     expected,
+    expected_from,
     find_rule,
     iterated,
     plain,
@@ -142,7 +144,7 @@ def test_expected_stops_at_its_fixed_point(family: str, variance: float) -> None
     target = SOFTMAX.target(problem.labels, mean)
     assert_near(update.dual, target - mean, FIXED_POINT_TOLERANCE)
     assert_near(update.curvature, gram.own_class(curvature), 10 * FIXED_POINT_TOLERANCE)
-    assert update.iterations < 60, "it must converge before the steps run out"
+    assert update.iterations < FIXED_POINT_STEPS, "it must converge before the steps run out"
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -225,6 +227,91 @@ def test_permuting_classes_moves_expected_by_its_monte_carlo_error_alone() -> No
         logit_variance(problem),
     )
     assert_near(permuted.dual, update.dual[:, order], 0.03)
+
+
+@pytest.mark.parametrize("rule", ["expected", "iterated", "plain"])
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("variance", [0.05, 5.0, 500.0])
+def test_a_loop_that_never_looks_ends_where_the_one_that_does(
+    rule: str, family: str, variance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where all steps are run and what is done is frozen."""
+    problem = small_problem(variance=variance)
+    looking = apply(rule, problem, family)
+    for module in (fixed_point, newton):
+        monkeypatch.setattr(module, "told", lambda flag: False)
+    blind = apply(rule, problem, family)
+    assert int(blind.iterations) == int(looking.iterations)
+    for name in ("dual", "downdate", "logits", "curvature", "linear", "log_evidence"):
+        assert_near(getattr(blind, name), getattr(looking, name), 1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("rule", ["expected", "iterated", "plain"])
+def test_nothing_waits_for_a_device(rule: str) -> None:
+    problem = small_problem(classes=5, rows=20)
+    gram = gram_of(problem, "class_block")
+    assert isinstance(gram, BlockGram)
+    gram = BlockGram(gram.blocks.cuda())
+    arguments = problem.logits.cuda(), problem.labels.cuda(), logit_variance(problem).cuda()
+    here = apply(rule, problem)
+    RULES[rule](SOFTMAX, gram, *arguments)  # draws and libraries are made at the first call
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = RULES[rule](SOFTMAX, gram, *arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_near(there.dual.cpu(), here.dual)
+    assert_near(there.downdate.cpu(), here.downdate)
+
+
+@pytest.mark.parametrize("rule", ["expected", "iterated"])
+def test_a_belief_in_single_precision_is_searched_in_it_and_concluded_in_double(rule: str) -> None:
+    """The same sites to the tolerance of the search, and a dual that belongs to them to rounding."""
+    problem = small_problem(rows=40, classes=5, variance=5.0)
+    gram = gram_of(problem, "class_block")
+    assert isinstance(gram, BlockGram)
+    arguments = problem.logits, problem.labels, logit_variance(problem)
+    exact = RULES[rule](SOFTMAX, gram, *arguments)
+    single = RULES[rule](SOFTMAX, BlockGram(gram.blocks.float()).double(), *arguments)
+    assert single.dual.dtype == single.downdate.dtype == torch.float64
+    assert_near(single.dual, exact.dual, 2 * FIXED_POINT_TOLERANCE if rule == "expected" else 1e-5)
+    assert_near(single.logits, problem.logits + gram.times(single.dual), 1e-5)
+
+
+def test_expected_goes_on_in_double_where_single_precision_breaks_down() -> None:
+    """A Gram matrix of rank 2 and a logit variance of 10⁶: its float32 systems have no Cholesky factor."""
+    problem = small_problem(features=2, rows=30, variance=1e6)
+    gram = gram_of(problem, "class_block")
+    assert isinstance(gram, BlockGram)
+    arguments = problem.logits, problem.labels, logit_variance(problem)
+    rough = BlockGram(gram.blocks, torch.float32)
+    update, exact = (expected(SOFTMAX, each, *arguments) for each in (rough, gram))
+    assert_near(update.logits, exact.logits, 1e-6)
+    assert_near(update.downdate, exact.downdate, 1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_expected_from_its_own_sites_is_there_at_once(family: str) -> None:
+    problem = small_problem(variance=5.0)
+    gram = gram_of(problem, family)
+    arguments = SOFTMAX, gram, problem.logits, problem.labels, logit_variance(problem)
+    cold = expected(*arguments)
+    precision = torch.diag_embed(cold.curvature) if family == "full" else cold.curvature
+    warm = expected_from(precision, cold.linear)(*arguments)
+    assert int(warm.iterations) <= (1 if family == "class_block" else int(cold.iterations))
+    assert_near(warm.dual, cold.dual, 2 * FIXED_POINT_TOLERANCE)
+
+
+@pytest.mark.parametrize("rule", ["expected", "iterated", "plain"])
+def test_one_row_is_a_batch_like_any_other(rule: str) -> None:
+    """Its 1 by 1 Gram blocks are inverted in closed form; the dense twin solves."""
+    problem = small_problem(rows=1, classes=4, variance=2.0)
+    block, dense = apply(rule, problem, "class_block"), apply(rule, problem, "full")
+    tolerance = 1e-9 if rule != "expected" else 0.1  # dense sites couple the classes
+    assert_near(block.dual, dense.dual, tolerance)
+    assert_near(block.logits, problem.logits + gram_of(problem, "class_block").times(block.dual))
 
 
 def test_updates_are_the_same_at_every_call() -> None:
