@@ -26,7 +26,7 @@ MARGINS = {6: 0.1, 8: 0.15, 10: 0.2, 12: 0.25, 14: 0.25, 16: 0.3, 20: 0.4, 24: 0
 PAIRED = 16  # classes of largest mean that do not go through the grid
 FEWEST_CLASSES = 128  # below which all pairs are no slower
 STEPS_PER_OCTAVE = 3  # in which spread and bend of a row are rounded up
-CACHED = 2**19  # numbers that are worked on at once, so that they stay in a CPU's caches
+CACHED = 2**20  # numbers that are worked on at once, so that they stay in a CPU's caches
 LARGEST_EXPONENT = 300.0  # far from where float64 overflows
 
 

@@ -126,7 +126,7 @@ class LowRankPrecision:
     @property
     def variance(self) -> Tensor:
         """Variances of the weights, in the shape of the mean."""
-        return 1 / self.diagonal - self._removed_here.square().sum(-1)
+        return 1 / self.diagonal - self._removed_here().square().sum(-1)
 
     def weights_from(self, noise: Tensor) -> Tensor:
         """Draws (..., C, D) or (..., P) of the weights from standard normal `noise` of that shape.
@@ -187,18 +187,32 @@ class LowRankPrecision:
     def _removed_from(self, design: Tensor) -> Tensor:
         """H F (n, C, L)."""
         if design.ndim == 3:
-            return times(design, self._removed_here)
+            return times(design, self._columns)
         return (design @ self._columns).reshape(len(design), -1, self.factor.shape[-1])
 
     @cached_property
-    def _removed_here(self) -> Tensor:
-        """`removed`, found in float64, in the belief's own dtype."""
-        return self.exactly().removed().to(self.mean)
-
-    @cached_property
     def _columns(self) -> Tensor:
-        """F of a head (C, D, L) as (D, C L): laid out for one matrix product with rows (n, D)."""
-        return self._removed_here.transpose(0, 1).flatten(1)
+        """F (P, L), that of a head (C, D, L) as (D, C L): laid out for one matrix product with rows (n, D).
+
+        As large as W, and kept: predictions come in chunks.
+        """
+        removed = self._removed_here()
+        return removed.transpose(0, 1).flatten(1) if removed.ndim == 3 else removed
+
+    def _removed_here(self) -> Tensor:
+        """`removed` in the belief's own dtype, found in float64 within the budget of working memory."""
+        rank = self.factor.shape[-1]
+        flat, precision = self.factor.reshape(-1, rank), self.diagonal.reshape(-1, 1)
+        at_once = rows_within(WORKING_BYTES, 8 * 4 * rank)
+        parts = list(zip(flat.split(at_once), precision.split(at_once), strict=True))
+        inner = torch.eye(rank, dtype=torch.float64, device=flat.device)
+        for part, own in parts:
+            inner += part.double().mT @ (part.double() / own.double())
+        lower = torch.linalg.cholesky(inner)
+        removed = torch.empty_like(flat)
+        for (part, own), into in zip(parts, removed.split(at_once), strict=True):
+            into.copy_(_right_divided(part.double() / own.double(), lower))
+        return removed.reshape(self.factor.shape)
 
 
 def _inner_product(left: Tensor, right: Tensor) -> Tensor:

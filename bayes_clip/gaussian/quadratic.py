@@ -10,6 +10,7 @@ from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 
 PANEL = 128  # columns of a product: wide enough for the full rate of matrix products
 PANELS = 8  # at most: the halves of the rows that are made ready take (panels + 1) / 2 times their memory
+FEW_ROWS = 128  # below which reading the matrices is all that counts, and panels only break it up
 CACHED = 2**18  # numbers of a product that a CPU keeps in its caches until they are summed
 
 
@@ -17,11 +18,12 @@ def quadratic_forms(rows: Tensor, matrices: Tensor, budget: int = WORKING_BYTES)
     """xₙᵀ M_c xₙ (N, C) for rows (N, D) and symmetric matrices (C, D, D).
 
     With the columns cut into k panels, x M x = 2 Σ_i (½ x_i, x_{>i}) M_{≥i,i} · x_i: only the lower triangle
-    of M is read, block by block, and N D² (k + 1)/k of the 2 N D² operations are left.
+    of M is read, block by block, and N D² (k + 1)/k of the 2 N D² operations are left (k = 4 at D = 512; 1
+    for few rows).
     `matrices` may be a view into something larger. Exact up to rounding.
     """
     features = rows.shape[1]
-    width = min(features, max(PANEL, -(-features // PANELS)))
+    width = features if len(rows) < FEW_ROWS else min(features, max(PANEL, -(-features // PANELS)))
     panels = -(-features // width)
     row_numbers = features * (panels + 3) // 2 + 2 * width
     at_once = rows_within(budget, row_numbers * rows.element_size())
