@@ -140,7 +140,7 @@ class Surprise:
 def surprise(gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation) -> Surprise:
     """The scores of a batch whose logits were predicted with mean `logits` (b, C) and covariance `gram`."""
     with one_thread():
-        score = _prequential_score(gram, logits, labels, observation)
+        score = prequential_score(gram, logits, labels, observation)
         nis, freedom, innovation = _innovation(gram, logits, labels, observation)
     return Surprise(score, nis, freedom, innovation)
 
@@ -203,7 +203,7 @@ def prior_logit_variance(state: KalmanState, batch: Batch) -> Tensor:
     return designs.times(batch.design.square(), state.prior_variance).mean().double()
 
 
-def _prequential_score(
+def prequential_score(
     gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation
 ) -> Tensor:
     """Σ log p(y) under the prediction, each row on its own: the batch is scored before it is learned.

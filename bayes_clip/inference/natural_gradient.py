@@ -21,7 +21,15 @@ from bayes_clip.gaussian import VariationalDiagonal
 from bayes_clip.gaussian.design import pull_back
 from bayes_clip.gaussian.row_gram import RowGram
 from bayes_clip.gaussian.site_gram import information_diagonal
-from bayes_clip.inference.kalman import STATIC, KalmanState, StepInfo, propagated, step_info, surprise
+from bayes_clip.inference.kalman import (
+    STATIC,
+    KalmanState,
+    StepInfo,
+    Surprise,
+    prequential_score,
+    propagated,
+    step_info,
+)
 from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.rules import BatchUpdate
 from bayes_clip.observation import SOFTMAX, Observation
@@ -52,24 +60,30 @@ def update(
     if batch.design.ndim != 2:
         raise UserError(f"--rule {NAME}: needs a linear head; use --rule plain")
     with one_thread():
-        predicted, variance = belief.logit_moments(batch.design)
-        predicted = predicted if batch.offset is None else predicted + batch.offset.to(predicted)
+        design, like = batch.design, belief.mean
+        variance = design.square() @ belief.variance.mT
+        exact = (design @ like.mT).double()
+        exact = exact if batch.offset is None else exact + batch.offset.double()
         rows = RowGram(variance.double(), known=variance.dtype)
-        exact = predicted.double()
-        seen = surprise(rows, exact, batch.labels, observation)
         curvature = observation.curvature(exact)
         residual = observation.target(batch.labels, exact) - observation.response(exact)
-        precision = belief.precision + information_diagonal(batch.design, curvature.own.to(predicted))
-        mean = belief.mean + pull_back(batch.design, residual.to(predicted)) / precision
+        precision = belief.precision + information_diagonal(design, curvature.own.to(like))
+        mean = like + pull_back(design, residual.to(like)) / precision
         moved = VariationalDiagonal(mean, precision)
-        logits = exact + (batch.design @ (mean - belief.mean).mT).double()
         alone = rows.newton(curvature, torch.zeros_like(exact), residual)
-        reached = exact + rows.times(alone)
-        fit = observation.log_likelihood(reached, batch.labels).sum() - (alone * rows.times(alone)).sum() / 2
+        risen = rows.times(alone)
+        nis = curvature.inverse_square(residual) - (residual * risen).sum()
+        seen = Surprise(
+            prequential_score=prequential_score(rows, exact, batch.labels, observation),
+            nis=nis.clamp_min(0),
+            degrees_of_freedom=curvature.degrees_of_freedom,
+            innovation=residual.norm(),
+        )
+        fit = observation.log_likelihood(exact + risen, batch.labels).sum() - (alone * risen).sum() / 2
         change = BatchUpdate(
             dual=residual,
             downdate=curvature.own,
-            logits=logits,
+            logits=exact + (design @ (mean - like).mT).double(),
             curvature=curvature.own,
             linear=curvature.own * exact + residual,
             log_evidence=fit - rows.log_determinant(curvature) / 2,
