@@ -24,6 +24,7 @@ from bayes_clip.gaussian.dense_gram import DenseGram
 from bayes_clip.gaussian.matrices import inverted, removed, symmetric
 from bayes_clip.gaussian.site_blocks import block_times, inverses, joined, posteriors
 from bayes_clip.observation import Observation
+from bayes_clip.threads import shared_out
 
 CPU_DRAWS = 2**17  # numbers drawn at once, which stay in a core's cache
 CUDA_DRAWS = 2**26
@@ -145,7 +146,7 @@ class BlockGram:
         most = CUDA_DRAWS if noise.is_cuda else CPU_DRAWS
         rows = max(1, most * len(logits) // noise.numel())
         split = zip(logits.split(rows), deviation.split(rows), noise.split(rows, dim=1), strict=True)
-        parts = [self.expected(observation, self.samples(*part)) for part in split]
+        parts = shared_out(lambda part: self.expected(observation, self.samples(*part)), list(split))
         return torch.cat([mean for mean, _ in parts]), torch.cat([own for _, own in parts])
 
     def admissible(self, precision: Tensor) -> Tensor:

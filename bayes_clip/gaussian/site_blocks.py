@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.gaussian.matrices import inverted
+from bayes_clip.threads import shared_out
 
 CACHED = 2**17  # entries of the blocks taken at once: 1 MiB in float64
 
@@ -39,13 +40,13 @@ def inverses(blocks: Tensor, weights: Tensor) -> tuple[list[Tensor], Tensor]:
 
     E = W^½ (I + W^½ G W^½)⁻¹ W^½ for site precisions w (C, b), so that no w is divided by.
     """
-    parts = [_inverse(part, weight) for part, weight in class_groups(blocks, weights)]
+    parts = shared_out(lambda group: _inverse(*group), list(class_groups(blocks, weights)))
     return [inverse for inverse, _ in parts], torch.stack([found for _, found in parts]).sum()
 
 
 def posteriors(blocks: Tensor, weights: Tensor, pulls: Tensor) -> tuple[Tensor, Tensor]:
     """Excess G a and variance of the logits, (C, b) each, for site precision w and pull t: a = t − E G t."""
-    parts = [_posterior(*group) for group in class_groups(blocks, weights, pulls)]
+    parts = shared_out(lambda group: _posterior(*group), list(class_groups(blocks, weights, pulls)))
     return joined([excess for excess, _ in parts]), joined([variance for _, variance in parts])
 
 
