@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian.cost import batch_work, bytes_needed, free_memory, peak_bytes
+from bayes_clip.gaussian.cost import EIGEN, batch_work, bytes_needed, free_memory, peak_bytes
 from bayes_clip.inference import ENGINE_COVARIANCES
 from bayes_clip.inference.batches import balanced_folds, batches
 from bayes_clip.inference.engines import Problem, filtered
@@ -29,16 +29,31 @@ from bayes_clip.rates import Rates, eigen_rate, measure
 from bayes_clip.settings import FitSettings
 from bayes_clip.tuning import default_variance
 
+ENGINES = ("ekf", "laplace")
 LONG = 0.5  # seconds
+MOST_EIGEN = 256  # rows of the matrix whose eigenvectors are timed
 TIMED_ROWS = 8  # at least, in whole batches
 READINGS = 3  # of the program: at unit prior variance, at the chosen one, and in the posterior
-SEARCH = 2.0  # what choosing the prior variance costs, in fits at a given one: see `search_factor`
-SCALE = 0.5  # the same of choosing the covariance scale alone
+# Prior variances tried, and the held-out predictions at each against a fit: from sites that are kept, or by
+# two refits of half the labels. analysis/predicted_seconds.py measures how far that is right.
+TRIED = 3
+WITH_SITES = ("class_block", "full")
+HELD_OUT_SITES, HELD_OUT_REFITS = 0.6, 1.0
+MODE_PRODUCTS = 100  # of the curvature with a vector until the mode is found: 30 to 300 as the prior widens
+
+# Operations in float64 for the Laplace covariance: (C, D, N) -> int. Per class: precision, its inverse, what
+# ties it to the rows, the system that the classes share, and what that takes back.
+LAPLACE: dict[str, Callable[[int, int, int], int]] = {
+    "class_block": lambda c, d, n: c * (6 * n * d**2 + d**3 + 3 * n**2 * d),
+    "diagonal": lambda c, d, n: 2 * c * d * n,
+    "full": lambda c, d, n: 2 * n * (c * d) ** 2 + (c * d) ** 3,
+    "kronecker": lambda c, d, n: 2 * n * (c**2 + d**2) + EIGEN * (c**3 + d**3),
+}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """One covariance: what the filter would hold and how long it would take."""
+    """One covariance: what the engine would hold and how long it would take."""
 
     covariance: str
     weights: int  # P
@@ -49,81 +64,111 @@ class Forecast:
     chosen: bool  # by the settings
 
 
+@dataclass(frozen=True)
+class Speeds:
+    """What the machine does per second."""
+
+    rates: Rates  # in the dtype of the fit
+    double: Rates  # in float64
+    eigen: float  # nominal operations of eigenvectors, in float64
+
+
 @torch.no_grad()
 @full_precision()
-def forecast(
-    task: Task, settings: FitSettings | None = None, rates: Rates | None = None
-) -> tuple[Forecast, ...]:
-    """What `fit` would take for `task` with every covariance that the filter offers; nothing is fitted.
+def forecast(task: Task, settings: FitSettings | None = None) -> tuple[Forecast, ...]:
+    """What `fit` would take for `task` with every covariance that its engine offers; nothing is fitted.
 
-    Takes seconds: `rates` are measured unless given, and one batch is learned in a few dimensions for each
-    covariance. Covariances that do not fit in memory are forecast all the same.
+    Takes seconds: rates are measured, and for the filter one batch is learned in a few dimensions under each
+    covariance. What does not fit in memory is forecast all the same; what the other settings rule out (some
+    passes, some rules) is left out.
 
     Raises:
-        UserError: another engine than ekf, or a program that is no linear head.
+        UserError: another engine than ekf or laplace, a program that is no linear head, or settings that the
+            covariance they name does not go with.
     """
     settings = settings or FitSettings()
-    if settings.engine != "ekf":
+    if settings.engine not in ENGINES:
         raise UserError(
-            f"--dry-run: forecasts engine ekf, and {settings.engine} takes steps whose number is not known "
-            "before; use --engine ekf, or leave --dry-run out"
+            f"--dry-run: forecasts {' and '.join(ENGINES)}, and {settings.engine} has no covariance or takes "
+            "steps that no count tells; leave --dry-run out"
         )
-    rates = rates or measure(settings.device, settings.torch_dtype)
-    eigen = eigen_rate(settings.device, min(task.num_features, 256))
+    require_head(_problem(task, settings).program, "--dry-run")
+    speeds = _speeds(task, settings)
     reading = READINGS * _timed(lambda: _problem(task, settings).program)
-    free = free_memory(settings.device)
-    size = task.num_classes, task.num_features
     rows = []
-    for family in ENGINE_COVARIANCES["ekf"]:
-        peak = peak_bytes(family, *size, settings.torch_dtype)
-        rows.append(
-            Forecast(
-                covariance=family,
-                weights=task.num_classes * task.num_features,
-                posterior_bytes=bytes_needed(family, *size, settings.torch_dtype),
-                peak_bytes=peak,
-                seconds=reading + _seconds(task, replace(settings, covariance=family), rates, eigen),
-                fits=peak <= free,
-                chosen=family == settings.family,
-            )
-        )
+    for family in ENGINE_COVARIANCES[settings.engine]:
+        one = replace(settings, covariance=family)
+        try:
+            seconds = (_filter_seconds if settings.engine == "ekf" else _laplace_seconds)(task, one, speeds)
+        except UserError:
+            if family == settings.family:
+                raise
+            continue
+        rows.append(_row(task, one, reading + seconds, family == settings.family))
     return tuple(rows)
 
 
 def search_factor(task: Task, settings: FitSettings) -> float:
-    """How many fits at a given prior variance the whole fit takes, the last one included."""
+    """How many fits at a given prior variance the whole fit takes, the last one included: a rough number."""
     if not balanced_folds(task.support_labels, 2):
         return 1.0
+    each = HELD_OUT_SITES if settings.family in WITH_SITES else HELD_OUT_REFITS
     if settings.prior_variance is None:
-        return 1.0 + SEARCH
-    return 1.0 + SCALE if settings.predictive == "auto" else 1.0
+        return 1.0 + TRIED * each
+    return 1.0 + each if settings.predictive == "auto" else 1.0
 
 
-def _seconds(task: Task, settings: FitSettings, rates: Rates, eigen: float) -> float:
-    order = batches(
-        task.support_labels,
-        task.num_classes,
-        settings.order,
-        settings.batch_size,
-        settings.seed,
-        settings.family,
+def _row(task: Task, settings: FitSettings, seconds: float, chosen: bool) -> Forecast:
+    size = task.num_classes, task.num_features
+    # Laplace inverts the whole precision in float64, whatever it returns
+    whole = settings.engine == "laplace" and settings.family == "full"
+    peak = peak_bytes(settings.family, *size, torch.float64 if whole else settings.torch_dtype)
+    return Forecast(
+        covariance=settings.family,
+        weights=task.num_classes * task.num_features,
+        posterior_bytes=bytes_needed(settings.family, *size, settings.torch_dtype),
+        peak_bytes=peak,
+        seconds=seconds,
+        fits=peak <= free_memory(settings.device),
+        chosen=chosen,
     )
+
+
+def _speeds(task: Task, settings: FitSettings) -> Speeds:
+    rates = measure(settings.device, settings.torch_dtype)
+    double = rates
+    if settings.engine == "laplace" and settings.torch_dtype != torch.float64:
+        double = measure(settings.device, torch.float64)
+    return Speeds(rates, double, eigen_rate(settings.device, min(task.num_features, MOST_EIGEN)))
+
+
+def _filter_seconds(task: Task, settings: FitSettings, speeds: Speeds) -> float:
+    family, classes = settings.family, task.num_classes
+    order = batches(task.support_labels, classes, settings.order, settings.batch_size, settings.seed, family)
     size = len(order[0])
-    whole = settings.block_rows if size == 1 and settings.family == "class_block" else size
+    whole = settings.block_rows if size == 1 and family == "class_block" else size
     picked = torch.cat(order)[: max(whole, math.ceil(TIMED_ROWS / size) * size)]
     problem = _in_its_span(task, settings, picked)
-    require_head(problem.program, "--dry-run")
-    spent = _timed(lambda: filtered(problem, replace(settings, passes=1)))
+    spent = _timed(lambda: filtered(problem, settings))
+    visits = 2 * settings.passes - 1  # a batch that comes again is taken out first
 
     def counted(features: int, rows: int) -> float:
-        item = settings.torch_dtype.itemsize
-        flops, moved, own = batch_work(settings.family, task.num_classes, features, whole, item)
-        return rows / whole * (rates.seconds(flops, moved) + own / eigen)
+        flops, moved, eigen = batch_work(family, classes, features, whole, settings.torch_dtype.itemsize)
+        return visits * rows / whole * (speeds.rates.seconds(flops, moved) + eigen / speeds.eigen)
 
     total = len(task.support_labels)
     beside = max(0.0, spent - counted(problem.inputs.shape[1], len(picked))) * total / len(picked)
-    visits = 2 * settings.passes - 1  # a batch that comes again is taken out first
-    return search_factor(task, settings) * visits * (beside + counted(task.num_features, total))
+    return search_factor(task, settings) * (beside + counted(task.num_features, total))
+
+
+def _laplace_seconds(task: Task, settings: FitSettings, speeds: Speeds) -> float:
+    classes, features, rows = task.num_classes, task.num_features, len(task.support_labels)
+    axes = min(rows, features)
+    moved = 4 * classes * rows * settings.torch_dtype.itemsize  # logits, read and written twice a product
+    mode = speeds.rates.seconds(4 * classes * rows * axes * MODE_PRODUCTS, moved * MODE_PRODUCTS)
+    mode += EIGEN * axes**3 / speeds.eigen
+    covariance = speeds.double.seconds(LAPLACE[settings.family](classes, features, rows), 0)
+    return search_factor(task, settings) * (mode + covariance)
 
 
 def _in_its_span(task: Task, settings: FitSettings, rows: Tensor) -> Problem:

@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_said_and_forecast_all_the_same(monkeypatch: pytest
 def test_seconds_grow_with_labels_and_features_as_the_counts_do() -> None:
     def seconds(features: int, shots: int) -> dict[str, float]:
         settings = FitSettings(prior_variance=0.01, predictive="plug_in")
-        rows = forecast(task_of(4, features, shots), settings, SLOW)
+        rows = forecast(task_of(4, features, shots), settings)
         return {row.covariance: row.seconds for row in rows}
 
     small, more, wide = seconds(48, 8), seconds(48, 16), seconds(96, 8)
@@ -95,9 +95,28 @@ def test_the_first_batch_is_turned_into_its_span_and_stays_itself() -> None:
     assert info.rows == 5
 
 
-def test_search_passes_and_one_shot_enter_as_factors() -> None:
+def test_laplace_has_rows_of_its_own() -> None:
+    rows = by_name(forecast(task_of(3, 16, 4), FitSettings(engine="laplace", prior_variance=0.1)))
+    assert tuple(rows) == ENGINE_COVARIANCES["laplace"]
+    assert rows["full"].peak_bytes == 3 * 8 * 48**2 and rows["full"].posterior_bytes == 4 * 48**2
+    assert rows["diagonal"].seconds < rows["class_block"].seconds < rows["full"].seconds
+
+
+def test_what_the_settings_rule_out_is_left_out_unless_it_was_asked_for() -> None:
+    task = task_of(3, 16, 4)
+    rows = by_name(forecast(task, FitSettings(passes=2)))
+    assert set(rows) == {"class_block", "full"}
+    once = by_name(forecast(task, FitSettings(prior_variance=0.1)))
+    twice = by_name(forecast(task, FitSettings(passes=2, prior_variance=0.1)))
+    assert 2 < twice["full"].seconds / once["full"].seconds < 4
+    with pytest.raises(UserError, match="--passes above 1 with --covariance diagonal"):
+        forecast(task, FitSettings(passes=2, covariance="diagonal"))
+
+
+def test_the_search_enters_as_a_factor() -> None:
     task = task_of(3, 16, 4)
     assert search_factor(task, FitSettings()) > search_factor(task, FitSettings(prior_variance=0.1)) > 1
+    assert search_factor(task, FitSettings(covariance="kronecker")) > search_factor(task, FitSettings())
     assert search_factor(task, FitSettings(prior_variance=0.1, predictive="plug_in")) == 1
     assert search_factor(task_of(3, 16, 1), FitSettings()) == 1
 
@@ -114,7 +133,7 @@ def test_counts_of_a_batch_are_those_of_its_products() -> None:
 
 
 def test_other_engines_and_other_programs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="--dry-run: forecasts engine ekf, and vi"):
+    with pytest.raises(UserError, match="--dry-run: forecasts ekf and laplace, and vi"):
         forecast(task_of(3, 16, 4), FitSettings(engine="vi"))
     monkeypatch.setattr(forecasting, "find_model", lambda name: Bent)
     with pytest.raises(UserError, match="--dry-run"):

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 import bayes_clip
+from bayes_clip import forecast
 from bayes_clip.cli import main
 from bayes_clip.inference import COVARIANCES, ENGINES, UPDATE_RULES
+from bayes_clip.rates import Rates
 
 COMMANDS = (
     *("compare", "fit", "update", "predict", "evaluate", "check", "features"),
@@ -168,7 +170,10 @@ def test_zero_shot_without_text_is_left_out_with_a_note(cli: Cli) -> None:
     assert "zero_shot" in outcome.output.split("note:")[1]
 
 
-def test_a_dry_run_says_what_each_covariance_takes_and_writes_nothing(cli: Cli) -> None:
+def test_a_dry_run_says_what_each_covariance_takes_and_writes_nothing(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "measure", lambda device, dtype: Rates(1e10, 1e9))
     feature_task(Path("pets.npz"))
     for options in ((), ("--out", "posterior", "--covariance", "full")):
         outcome = cli("fit", "pets.npz", "--shots", 4, "--dry-run", *options)
