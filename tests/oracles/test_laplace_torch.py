@@ -70,6 +70,9 @@ def test_predictive_logits_are_theirs(name: str, covariance: str) -> None:
     own_mean, own_variance = moments(found, task.query_features)
     assert_near(own_mean, mean, TOLERANCE)
     assert_near(own_variance, joint.diagonal(dim1=1, dim2=2), TOLERANCE)
+    if covariance in ("full", "kronecker"):
+        design = task.logit_scale * task.query_features.double()
+        assert_near(found.posterior.weights.logit_covariance(design), joint, TOLERANCE)
 
 
 @pytest.mark.parametrize("name", CASES)
