@@ -14,7 +14,8 @@ from bayes_clip.errors import UserError
 from bayes_clip.gaussian import design as designs
 from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY
 from bayes_clip.inference.drift import Drift, estimate_process_noise
-from bayes_clip.inference.engines import Problem, filtered, held_out, infer
+from bayes_clip.inference.engines import Problem, filtered, infer
+from bayes_clip.inference.held_out import held_out, searched
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.program import Program, require_head
 from bayes_clip.inference.program_logits import Weights
@@ -249,6 +250,7 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
     if engine == "zero_shot":
         return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)
     centre = default_variance(kind, logit_variance, has_text) if tunes else 1.0
+    problem = searched(problem)
     folds = held_out(problem, settings) if engine != "nuts" else None
     if folds is None:
         return Tuned(given or centre, 0.0)

@@ -21,6 +21,7 @@ from bayes_clip.predictive import closed_form
 COVARIANCE_SCALES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 STEP = 10**0.5  # between prior variances
 LOWEST, HIGHEST = 0.3, 1e6  # prior variance of a logit
+MOST_LOOKS = 5
 HYPER_WIDTH = math.log(10)  # standard deviation of log s² v
 # Where the hyper-prior is centred. Averaging rules want a narrower prior than the mode does.
 CENTRES = {
@@ -31,6 +32,7 @@ CENTRES = {
     "moment_matched": 10.0,
     "plain": 10.0,
     "kalman_clip": 100.0,  # nothing better is known
+    "natural_gradient": 10.0,
     "vi": 10.0,
 }
 WITHOUT_TEXT = 100.0  # a prior mean of zero wants a prior this much wider
@@ -72,24 +74,26 @@ def default_variance(kind: str, logit_variance: float, has_text: bool) -> float:
 def choose(
     held_out: FoldMoments, labels: Tensor, centre: float, logit_variance: float, *, scales: bool = True
 ) -> Tuned:
-    """Walk over half-decades from `centre` to the lowest objective, then once to the parabola's minimum.
+    """Walk over half-decades from `centre` to the lowest objective: three looks, or one more for every step.
 
+    Where several looks have been taken in one direction the walk ends after MOST_LOOKS. Nothing finer than
+    half-decades is tried: what it would gain is less than folds can tell (analysis/prior_variance_regret.py).
     `scales`: also choose the covariance scale (for engines with a covariance).
     """
-    tried: dict[float, Candidate] = {}
+    tried: dict[int, Candidate] = {}
 
-    def look(step: float) -> Candidate:
+    def look(step: int) -> Candidate:
         if step not in tried:
             tried[step] = _candidate(held_out, labels, centre, centre * STEP**step, scales)
         return tried[step]
 
-    best = 0.0
+    best = 0
+    look(best)
     for direction in (1, -1):
         while LOWEST <= centre * STEP ** (best + direction) * logit_variance <= HIGHEST:
-            if look(best + direction).objective >= look(best).objective:
+            if len(tried) >= MOST_LOOKS or look(best + direction).objective >= look(best).objective:
                 break
             best += direction
-    look(_parabola(best, tried))
     profile = tuple(tried[step] for step in sorted(tried))
     chosen = min(profile, key=lambda candidate: candidate.objective)
     return Tuned(chosen.prior_variance, chosen.covariance_scale, profile)
@@ -117,12 +121,3 @@ def _candidate(
 def _fold_nll(mean: Tensor, variance: Tensor, labels: Tensor) -> Tensor:
     probabilities = closed_form(mean, variance).gather(1, labels[:, None])
     return -probabilities.clamp_min(torch.finfo(mean.dtype).tiny).log().mean()
-
-
-def _parabola(best: float, tried: dict[float, Candidate]) -> float:
-    """Minimum of the parabola through the best step and its two neighbours, in steps."""
-    if best - 1 not in tried or best + 1 not in tried:
-        return best
-    left, middle, right = (tried[best + offset].objective for offset in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    return best + (left - right) / (2 * bend) if bend > 0 else best

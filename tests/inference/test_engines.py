@@ -23,9 +23,8 @@ from bayes_clip.gaussian import (
     cost,
 )
 from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES, engines, mcmc
+from bayes_clip.inference import ENGINE_COVARIANCES, ENGINES, mcmc
 from bayes_clip.inference import laplace as laplace_module
-from bayes_clip.model import AdapterModel, context_of, find_model
 from bayes_clip.settings import FitSettings
 
 TASK = tiny_task(ood=True)
@@ -164,27 +163,3 @@ def test_a_full_covariance_too_large_is_refused_before_it_is_made(monkeypatch: p
         message = rf"--covariance full needs about {size} GiB .* and 1\.0 GiB are free"
         with pytest.raises(UserError, match=message):
             fit(large, settings_of(engine, "full"))
-
-
-@pytest.mark.parametrize("engine", ["map", "laplace", "ekf"])
-def test_closed_form_folds_of_larger_problems_are_close_to_refits(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a narrow prior a fold moves little, and one Newton step without it is nearly the refit."""
-    task = tiny_task(shots=6)
-    context = context_of(task.text_features.double(), task.class_names, 5.0, task.num_features)
-
-    def build(prior_variance: float) -> AdapterModel:
-        return find_model("linear_probe")(context, prior_variance)
-
-    problem = engines.Problem(build, task.support_features.double(), task.support_labels, 1.0)
-    settings = FitSettings(engine=engine, dtype="float64", batch_size=18)
-    refitted = engines.held_out(problem, settings)
-    monkeypatch.setattr(engines, "REFIT_BELOW", 0)
-    closed = engines.held_out(problem, settings)
-    assert refitted is not None and closed is not None
-    (mean, variance), (close_mean, close_variance) = refitted(1e-3), closed(1e-3)
-    assert not torch.equal(mean, close_mean)
-    torch.testing.assert_close(close_mean, mean, rtol=0, atol=2e-3)
-    if engine != "map":  # a point estimate has no variance to refit
-        torch.testing.assert_close(close_variance, variance, rtol=2e-2, atol=1e-5)
