@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from bayes_clip.gaussian.gram import Gram
-from bayes_clip.inference.fixed_point import told
+from bayes_clip.inference.fixed_point import rounds, told
 from bayes_clip.observation import Observation
 
 MOST_STEPS = 100
-CUDA_STEPS = 30  # all of them are run there; a batch of CLIP features takes 3 to 15
 HALVINGS = 20  # of a step, at most
 SLACK = 4  # units of rounding by which the objective may fall
 
@@ -34,7 +33,7 @@ def newton_mode(
     target = observation.target(labels, predicted)
     value = log_joint(observation, predicted, labels, dual, excess)
     steps = torch.zeros((), dtype=torch.int64, device=predicted.device)
-    for _ in range(min(most, CUDA_STEPS) if predicted.is_cuda else most):
+    for _ in rounds(most, predicted):
         logits = predicted + excess
         residual = target - observation.response(logits)
         done = ~((dual - residual).abs().max() >= tolerance)  # also where it is no number

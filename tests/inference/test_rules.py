@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 from naive_twins import jacobian, log_joint, mode_and_covariance
 from small_problems import SmallProblem, assert_near, small_problem
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from bayes_clip import observation
 from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES, Belief
@@ -244,6 +248,28 @@ def test_a_loop_that_never_looks_ends_where_the_one_that_does(
     assert int(blind.iterations) == int(looking.iterations)
     for name in ("dual", "downdate", "logits", "curvature", "linear", "log_evidence"):
         assert_near(getattr(blind, name), getattr(looking, name), 1e-12)
+
+
+@pytest.fixture
+def pretended_cuda() -> Iterator[None]:
+    """Tensors without numbers, also on a CUDA device that is not there: to read one is an error."""
+    observation._kept_noise.cache_clear()
+    with FakeTensorMode():
+        yield
+    observation._kept_noise.cache_clear()
+
+
+@pytest.mark.usefixtures("pretended_cuda")
+@pytest.mark.parametrize("rule", ["expected", "iterated", "plain"])
+def test_nothing_computed_on_a_device_is_read(rule: str) -> None:
+    blocks = torch.empty(5, 40, 40, dtype=torch.float64, device="cuda")
+    predicted = torch.empty(40, 5, dtype=torch.float64, device="cuda")
+    labels = torch.empty(40, dtype=torch.int64, device="cuda")
+    variance = torch.empty((), dtype=torch.float64, device="cuda")
+    update = RULES[rule](SOFTMAX, BlockGram(blocks, torch.float32), predicted, labels, variance)
+    assert update.dual.is_cuda and update.downdate.shape == blocks.shape
+    with pytest.raises(DataDependentOutputException):
+        bool(update.log_evidence)
 
 
 @pytest.mark.gpu
