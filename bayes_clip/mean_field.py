@@ -27,6 +27,7 @@ PAIRED = 16  # classes of largest mean that do not go through the grid
 FEWEST_CLASSES = 128  # below which all pairs are no slower
 STEPS_PER_OCTAVE = 3  # in which spread and bend of a row are rounded up
 CACHED = 2**20  # numbers that are worked on at once, so that they stay in a CPU's caches
+TOO_MANY = 300  # steps: a spread or bend of 2**100
 LARGEST_EXPONENT = 300.0  # far from where float64 overflows
 
 
@@ -36,7 +37,7 @@ def probabilities(mean: Tensor, variance: Tensor, budget: int = WORKING_BYTES) -
     A row goes through the grid of fewest nodes that is accurate enough for its own spread of means and range
     of variances, or through all pairs where none is or where that is faster; the rows beside it do not
     matter. Computed in float64; against all pairs no probability is off by more than 2e-9, nor by more than
-    2e-9 of itself unless it is small (then 2e-6 of itself).
+    2e-6 of itself.
     """
     result = torch.empty_like(mean)
     orders = _orders(mean, variance)
@@ -128,7 +129,8 @@ def _orders(mean: Tensor, variance: Tensor) -> Tensor:
     bend = math.pi / 8 * half / base
     steps = torch.cat([spread, bend], dim=1).clamp_min(1e-9).log2().mul_(STEPS_PER_OCTAVE).ceil_()
     kinds, which = steps.to(torch.float64).unique(dim=0, return_inverse=True)
-    found = [_order(int(one), int(other)) for one, other in kinds.nan_to_num(1e4, 1e4).tolist()]
+    # rows that are not finite go through all pairs, which leave them so
+    found = [_order(int(one), int(other)) for one, other in kinds.nan_to_num(TOO_MANY, TOO_MANY).tolist()]
     return torch.tensor(found, device=mean.device)[which]
 
 
@@ -141,7 +143,7 @@ def _order(spread_steps: int, bend_steps: int) -> int:
     interpolation grows with both, and is found by trying. Classes in the lower half of the spread have a
     probability of at most `faint`: of theirs the error may be larger by as much, up to 1e-6.
     """
-    spread, bend = 2 ** (spread_steps / STEPS_PER_OCTAVE), 2 ** (bend_steps / STEPS_PER_OCTAVE)
+    spread, bend = (2 ** (min(steps, TOO_MANY) / STEPS_PER_OCTAVE) for steps in (spread_steps, bend_steps))
     if spread / math.sqrt(max(1e-3, 1 - 2 * bend)) > LARGEST_EXPONENT:
         return 0
     faint = max(1e-3, math.exp(-spread / 2 / math.sqrt(1 + 2 * bend)))

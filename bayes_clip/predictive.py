@@ -54,6 +54,8 @@ class Prediction:
     The variance alone is high in directions that no label has spoken about; the mean adds what the text knows
     and matters where few labels and broad classes leave the variance high everywhere. For a point estimate it
     is one minus the largest probability.
+
+    Up to 2**24 probabilities are float64; more are kept in the dtype of the weights, and none below 1e-38.
     """
 
     probabilities: Tensor  # (N, C)

@@ -51,17 +51,15 @@ def test_it_is_the_sum_over_all_pairs(
 ) -> None:
     mean, variance = moments(width, low, ratio * low, rows=3, classes=classes, seed=seed)
     found, wanted = probabilities(mean, variance), all_pairs(mean, variance)
-    assert float((found - wanted).abs().max()) < 1e-8
-    likely = wanted > 1e-3
-    assert float((found / wanted - 1)[likely].abs().max()) < 1e-8
+    assert float((found - wanted).abs().max()) < 2e-9
     seen = wanted > 1e-200
-    assert float((found / wanted - 1)[seen].abs().max()) < 1e-5
+    assert float((found / wanted - 1)[seen].abs().max()) < 2e-6
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_thousand_classes(case: str) -> None:
     mean, variance = moments(*CASES[case], rows=2, classes=1000)
-    assert float((probabilities(mean, variance) - all_pairs(mean, variance)).abs().max()) < 1e-8
+    assert float((probabilities(mean, variance) - all_pairs(mean, variance)).abs().max()) < 2e-9
     by_grid = bool(mean_field._orders(mean, variance).all())
     assert by_grid == (case != "variances beyond any grid"), "the grid must be used where it can be"
 
@@ -102,6 +100,16 @@ def test_extremes_stay_finite() -> None:
         ):
             assert bool(found.isfinite().all())
             assert_near(found.double().sum(-1), torch.ones(5).double(), 1e-6)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_row_that_is_not_finite_harms_no_other(broken: float) -> None:
+    mean, variance = moments(4.0, 1.0, 3.0)
+    whole = probabilities(mean, variance)
+    mean[2, 5] = broken
+    found = probabilities(mean, variance)
+    assert torch.equal(found[[0, 1, 3, 4]], whole[[0, 1, 3, 4]])
+    assert not found[2].isfinite().all() or found[2].argmax() == 5
 
 
 def test_float32_is_computed_in_float64() -> None:
