@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := $(VENV)/.peers
 
 # Threads that wait should sleep: spinning ones slow everything down twentyfold where the cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit demo format clean
+.PHONY: help install test lint types unit demo bench format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 - /p' Makefile
@@ -37,6 +38,13 @@ unit: $(READY)
 
 demo: $(READY)  ## compare the engines on real handwritten digits, 4 labels a class
 	$(BIN)/bayes-clip compare digits digits_rotated --shots 4 --out runs/demo
+
+bench: $(PEERS)  ## time it beside its peers and this machine's limits (under ten minutes on two quiet cores)
+	$(BIN)/python -m analysis.benchmarks
+
+$(PEERS): $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[bench]"
+	@touch $(PEERS)
 
 format: $(READY)  ## put the code in its standard form
 	$(BIN)/ruff check --fix .

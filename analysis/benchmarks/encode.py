@@ -40,7 +40,7 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         agreement=agreement,
         tolerance=TOLERANCE,
         work=work(backbone.model, parts, device),
-        rounds=9,
+        rounds=7,
     )
 
 

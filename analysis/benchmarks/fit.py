@@ -61,7 +61,6 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         labels = task.query_labels.numpy()
         return nll(probabilities.double().numpy(), labels) - nll(theirs.double().cpu().numpy(), labels)
 
-    long = size.classes * size.rows > 200_000
     yield Contest(
         case=f"fit@{size}",
         ours=ours,
@@ -70,7 +69,7 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         tolerance=0.0,
         work=work(size),
         rounds=3,
-        warm_up=(lambda: None) if long else None,  # a smaller one has run before, and takes minutes otherwise
+        warm_up=lambda: None,  # our fit above and the trial of the backends have been that
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from rich.table import Table
 from analysis.benchmarks.contest import COLUMNS, Row
 from analysis.benchmarks.hardware import described
 from bayes_clip.storage.files import write_whole
+
+WIDE = 170  # columns of a table that goes to a file
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
@@ -40,7 +43,7 @@ def write_about(rows: Sequence[Row], device: torch.device, seconds: float, path:
 
 def shown(rows: Sequence[Row]) -> Table:
     """The rows for people."""
-    table = Table()
+    table = Table(width=None if sys.stdout.isatty() else WIDE)
     for title in ("case", "device", "ours", "peer", "peer's", "speedup", "of limit", "agreement"):
         table.add_column(title, justify="left" if title in ("case", "device", "peer") else "right")
     for row in rows:

@@ -59,8 +59,8 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         agreement=agreement,
         tolerance=TOLERANCE,
         work=work(size),
-        rounds=15,
-        repeats=5,
+        rounds=9,
+        repeats=3,
     )
 
 

@@ -28,7 +28,7 @@ from bayes_clip.inference.program import read_program
 from bayes_clip.model import AdapterModel, context_of, find_model
 
 PRIOR_VARIANCE = 1e-3
-STEPS = 20  # of a run; seconds are of one, and contain a twentieth of making the guide, on both sides
+STEPS = 10  # of a run; seconds are of one, and contain a tenth of making the guide, on both sides
 DRAWS = 64
 TOLERANCE = 0.02  # relative
 SEED = 0
