@@ -70,6 +70,14 @@ def test_what_is_said_of_a_row_depends_on_it_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
+def test_of_no_rows_nothing_is_said(kind: str) -> None:
+    for predictive in ("closed_form", "monte_carlo"):
+        said = posterior(kind, predictive).predict(FEATURES[:0])
+        assert said.probabilities.shape == said.logit_variance.shape == (0, 12)
+        assert said.epistemic.shape == (0,)
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
 def test_moments_are_the_same_at_any_budget(kind: str) -> None:
     known = posterior(kind).logits
     rows = torch.nn.functional.normalize(FEATURES[:50], dim=-1)

@@ -188,7 +188,7 @@ class LowRankPrecision:
         """H F (n, C, L)."""
         if design.ndim == 3:
             return times(design, self._columns)
-        return (design @ self._columns).reshape(len(design), -1, self.factor.shape[-1])
+        return (design @ self._columns).unflatten(1, (len(self.factor), self.factor.shape[-1]))
 
     @cached_property
     def _columns(self) -> Tensor:
