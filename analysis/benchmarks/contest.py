@@ -141,8 +141,8 @@ def timed(work: Callable[[], Any], device: torch.device, repeats: int = 1) -> tu
 def fastest(ways: dict[str, Callable[[], Any]], device: torch.device, tries: int = 3) -> str:
     """The name of the way that takes the least time: the best of `tries` after one that does not count.
 
-    Where runs are long, `tries` is 0 and the first run counts. A way whose first run takes ten times as long as
-    the best so far is not tried again.
+    Where runs are long, `tries` is 0 and the first run counts. A way whose first run takes ten times as long
+    as the best so far is not tried again.
     """
     best: dict[str, float] = {}
     for name, way in ways.items():

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.benchmarks.contest import Row
 from analysis.benchmarks.growth import Curve
+from analysis.benchmarks.tables import times
 from bayes_clip.report.style import INK, MUTED, OUTSIDE, house_style, legend_above, panels
 from bayes_clip.report.svg import svg_text
 from bayes_clip.storage.files import write_whole, written_whole
@@ -34,7 +35,7 @@ def speed(rows: Sequence[Row]) -> Figure:
             left.plot([1, row.speedup], [height] * 2, color=shade, linewidth=1.4)
             left.plot([row.speedup], [height], color=shade, marker="o" if faster else "X", markersize=7)
             left.annotate(
-                f"{row.speedup:.3g}×", (row.speedup, height), (7 if faster else -7, 0),
+                f"{times(row.speedup)}×", (row.speedup, height), (7 if faster else -7, 0),
                 textcoords="offset points", ha="left" if faster else "right", va="center", fontsize=8,
             )  # fmt: skip
             right.plot([row.fraction_of_limit], [height], color=INK, marker="o", markersize=6)
@@ -47,14 +48,14 @@ def speed(rows: Sequence[Row]) -> Figure:
 def _speed_axes(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
     speedups = [row.speedup for row in rows]
     left.set_xscale("log")
-    left.set_xlim(min(0.3, min(speedups) / 3), max(10.0, max(speedups) * 6))
+    left.set_xlim(min(0.3, min(speedups) / 5), max(10.0, max(speedups) * 12))
     left.axvline(1, color=INK, linewidth=0.8)
     left.set_yticks(range(len(rows)), [f"{row.case}\n{row.peer}" for row in rows], fontsize=7)
     left.set_ylim(len(rows) - 0.5, -0.5)
     left.tick_params(left=False)
     left.set_title("Times as fast as the peer")
     right.tick_params(left=False)
-    right.set_xlim(0, 1.05)
+    right.set_xlim(0, max(1.05, 1.05 * max(row.fraction_of_limit for row in rows)))
     right.set_title("Part of the machine's limit")
 
 

@@ -50,9 +50,14 @@ def shown(rows: Sequence[Row]) -> Table:
         agreement = f"{row.agreement:.2g}" if row.agrees else f"{row.agreement:.2g} DISAGREES"
         table.add_row(
             row.case, row.device, f"{row.ours_seconds:.3g} s", row.peer, f"{row.peer_seconds:.3g} s",
-            f"{row.speedup:.3g}x", f"{row.fraction_of_limit:.2f}", agreement,
+            f"{times(row.speedup)}x", f"{row.fraction_of_limit:.2f}", agreement,
         )  # fmt: skip
     return table
+
+
+def times(speedup: float) -> str:
+    """A speedup for people: three digits, none behind the point from a thousand on."""
+    return f"{speedup:,.0f}" if speedup >= 1000 else f"{speedup:.3g}"
 
 
 def _cell(value: object) -> str:

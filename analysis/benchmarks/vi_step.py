@@ -37,7 +37,9 @@ SEED = 0
 def contests(size: Size, device: torch.device) -> Iterator[Contest]:
     """One contest."""
     task = clip_like_task(size.classes, size.features, size.rows, size.classes)
-    context = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
+    assert task.text_features is not None
+    text = task.text_features.to(device)
+    context = context_of(text, task.class_names, task.logit_scale, task.num_features)
     model = find_model("linear_probe")(context, PRIOR_VARIANCE)
     inputs, labels = task.support_features.to(device), task.support_labels.to(device)
     program = read_program(model, inputs)
