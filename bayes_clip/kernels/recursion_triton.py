@@ -145,7 +145,7 @@ def mode(mean, variance, target, real, MOST_STEPS: tl.constexpr):
     raised = tl.where(real, mean + variance * target, float("-inf"))
     level = tl.where(real, raised - tl.max(raised - variance, 0), -1e4)
     log_variance = tl.log(tl.maximum(variance, 1e-300 if double else 1e-37))
-    risen = tl.sum(tl.where(real, 0.0, 0.0).to(mean.dtype), 0)
+    risen = tl.sum(target, 0) - 1  # nought, as a scalar in the dtype of the logits
     step = risen + 1
     steps = 0
     while (step > enough) & (steps < MOST_STEPS):

@@ -1,8 +1,7 @@
 """What the blocked class-block filter has to move and to compute, and the least time that takes.
 
-Counts, not measurements: a bound from a device's memory and arithmetic rates. It leaves out what follows from
-one label after another having to wait for its predecessor (b steps of a few microseconds per block on a GPU)
-and the launches of kernels.
+Counts, not measurements: a bound from a device's memory and arithmetic rates. It leaves out the launches
+of kernels, and that every label of a block has to wait for the one before it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, COLUMNS = 128, 32  # of a tile of the covariance: 3.8 multiply-adds per load from shared memory
+ROWS, COLUMNS = 128, 32  # of a tile of the covariance: more than 3 multiply-adds per load from shared memory
 DEPTH = 32  # columns of the downdate's factors that are in registers at a time
 MOST_PRODUCTS = 64  # rows of the next design that one launch takes
 WARPS = 8

@@ -103,3 +103,27 @@ def test_compiled_kernel_is_its_twin(dtype, bound, sizes, linearised):
     from bayes_clip.kernels.recursion_triton import recursion as compiled
 
     assert largest_difference(compiled, problem(*sizes, 20.0), linearised, dtype, "cuda") < bound
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_block_waits_for_nothing_and_goes_into_a_cuda_graph():
+    from bayes_clip.kernels.recursion_triton import recursion as compiled
+
+    parts = problem(47, 64, 20.0)
+    moved = [part.cuda() for part in parts]
+    first = compiled(*moved, True)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        second = compiled(*moved, True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        third = compiled(*moved, True)
+    graph.replay()
+    torch.cuda.synchronize()
+    for part in fields(first):
+        one, two, three = (getattr(found, part.name) for found in (first, second, third))
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
