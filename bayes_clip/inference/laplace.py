@@ -7,17 +7,21 @@ diagonal of the precision; `kronecker` takes curvature and features as unrelated
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from bayes_clip.curvature import SoftmaxCurvature
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import Belief, ClassBlock, Diagonal, Full, Kronecker
+from bayes_clip.gaussian.matrices import symmetric
 from bayes_clip.inference.batches import batches
 from bayes_clip.inference.program import Program
 from bayes_clip.progress import track
 
 MOST_JOINT_ROWS = 4096
+ROWS_PER_FEATURE = 1.5  # up to here the rows' logits are a cheaper space for it than the weights
 BYTES_PER_CHUNK = 2**26  # of Jacobians
 
 
@@ -103,25 +107,59 @@ def _joint_blocks(design: Tensor, mode: Tensor, prior_variance: Tensor, probabil
     """Diagonal blocks of the coupled posterior covariance, exactly.
 
     The precision is blockdiag(Λ_c) − U Uᵀ with Λ_c = P₀⁻¹ + Φᵀ D_c Φ and U the stacked Φᵀ D_c, so block c of
-    its inverse is Λ_c⁻¹ + Λ_c⁻¹ Φᵀ D_c M⁻¹ D_c Φ Λ_c⁻¹ with M = Σ_c (D_c − D_c Φ Λ_c⁻¹ Φᵀ D_c), (N, N).
+    its inverse is Λ_c⁻¹ + Tᵀ M⁻¹ T with T = D_c Φ Λ_c⁻¹ (N, D) and M = Σ_c (D_c − D_c Φ Λ_c⁻¹ Φᵀ D_c). M is
+    found in float64, for the classes nearly cancel in it.
     """
-    rows = design.double()
-    shared = rows.new_zeros(len(rows), len(rows))
+    shared = probabilities.new_zeros(len(design), len(design))
+    few = len(design) <= ROWS_PER_FEATURE * design.shape[1]
+    separate = _separate_by_rows(design) if few else _separate_by_features(design)
     cross, blocks = [], torch.empty(*mode.shape, mode.shape[1], dtype=mode.dtype, device=mode.device)
     for index, weight in enumerate(track(probabilities.mT, "Laplace covariance")):
-        precision = (rows.mT * weight) @ rows
-        precision.diagonal().add_(1 / prior_variance[index].double())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        tied = (inverse @ rows.mT) * weight
-        shared -= (weight[:, None] * rows) @ tied
-        shared.diagonal().add_(weight)
-        blocks[index] = inverse
+        blocks[index], tied, remaining = separate(weight, prior_variance[index].double())
+        shared += remaining
         cross.append(tied.to(mode))
     factor = torch.linalg.cholesky(shared).to(mode)
     for index, tied in enumerate(cross):
-        half = torch.linalg.solve_triangular(factor, tied.mT, upper=False)
-        blocks[index] += half.mT @ half
+        half = torch.linalg.solve_triangular(factor, tied, upper=False)
+        blocks[index].addmm_(half.mT, half)
     return ClassBlock(mode, blocks)
+
+
+def _separate_by_features(design: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Weight (N,) and prior variance (D,) of a class -> Λ⁻¹ (D, D), T (N, D) and D − D Φ Λ⁻¹ Φᵀ D (N, N)."""
+    rows = design.double()
+
+    def separate(weight: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weighted = weight[:, None] * rows
+        precision = weighted.mT @ rows
+        precision.diagonal().add_(1 / variance)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        tied = weighted @ inverse
+        return inverse, tied, torch.diag(weight) - tied @ weighted.mT
+
+    return separate
+
+
+def _separate_by_rows(design: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The same through the rows' logits, for few rows: with E = (D⁻¹ + Φ P₀ Φᵀ)⁻¹ it is P₀ − P₀ Φᵀ E Φ P₀,
+    E Φ P₀ and E. E is found in float64, its products with the design in the design's precision.
+    """
+    rows = design.double()
+    gram = rows @ rows.mT
+
+    def separate(weight: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        root = weight.sqrt()
+        even = (variance == variance[0]).all()
+        inner = root[:, None] * (variance[0] * gram if even else (rows * variance) @ rows.mT) * root
+        inner.diagonal().add_(1)
+        remaining = root[:, None] * torch.cholesky_inverse(torch.linalg.cholesky(inner)) * root
+        scaled = design * variance.to(design)
+        tied = remaining.to(design) @ scaled
+        inverse = -symmetric(scaled.mT @ tied)
+        inverse.diagonal().add_(variance.to(design))
+        return inverse, tied, remaining
+
+    return separate
 
 
 def _streamed_blocks(

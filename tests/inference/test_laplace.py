@@ -27,6 +27,15 @@ def test_class_block_is_its_diagonal_blocks() -> None:
     assert_near(belief.covariance, diagonal_blocks(COVARIANCE, 4))
 
 
+@pytest.mark.parametrize("isotropic", [True, False])
+def test_class_block_of_fewer_rows_than_features(isotropic: bool) -> None:
+    problem = small_problem(classes=4, features=9, rows=12, seed=2, isotropic=isotropic)
+    mode, covariance = mode_and_covariance(problem)
+    belief = laplace("class_block", problem.design, problem.labels, mode, problem.variance)
+    assert isinstance(belief, ClassBlock)
+    assert_near(belief.covariance, diagonal_blocks(covariance, 4))
+
+
 def test_diagonal_inverts_the_diagonal_of_the_precision() -> None:
     belief = laplace("diagonal", *ARGUMENTS)
     assert isinstance(belief, Diagonal)
