@@ -10,6 +10,7 @@ and C b² numbers of downdate read again for every 64 weights, from the second-l
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -79,20 +80,21 @@ def condition(
     """Mean and variance (C, D) after the batch: see `diagonal.condition`."""
     (classes, features), count = variance.shape, len(design)
     new_mean, new_variance = variance.new_empty(2, classes, features)
-    condition_kernel[(triton.cdiv(features, WEIGHTS), classes)](
-        mean.contiguous(),
-        variance.contiguous(),
-        design.contiguous(),
-        dual.contiguous(),
-        downdate.contiguous(),
-        new_mean,
-        new_variance,
-        classes,
-        features,
-        count,
-        WEIGHTS=WEIGHTS,
-        PANEL=PANEL,
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(variance):
+        condition_kernel[(triton.cdiv(features, WEIGHTS), classes)](
+            mean.contiguous(),
+            variance.contiguous(),
+            design.contiguous(),
+            dual.contiguous(),
+            downdate.contiguous(),
+            new_mean,
+            new_variance,
+            classes,
+            features,
+            count,
+            WEIGHTS=WEIGHTS,
+            PANEL=PANEL,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
     return new_mean, new_variance

@@ -146,18 +146,19 @@ def squares(factor: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
     weights, rank = factor.shape
     spans = triton.cdiv(weights, SPAN)
     parts = torch.empty(spans, 2, rank, rank, dtype=torch.float64, device=factor.device)
-    squares_kernel[(spans,)](
-        factor.contiguous(),
-        diagonal.contiguous(),
-        parts,
-        weights,
-        rank,
-        SPAN=SPAN,
-        TILE=TILE,
-        RANK=_padded(rank),
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(factor):
+        squares_kernel[(spans,)](
+            factor.contiguous(),
+            diagonal.contiguous(),
+            parts,
+            weights,
+            rank,
+            SPAN=SPAN,
+            TILE=TILE,
+            RANK=_padded(rank),
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
     plain, scaled = parts.sum(0)
     return plain, scaled
 
@@ -168,22 +169,23 @@ def seen(factor: Tensor, diagonal: Tensor, design: Tensor) -> tuple[Tensor, Tens
     plain = torch.empty(count, classes, rank, dtype=torch.float64, device=factor.device)
     scaled = torch.empty_like(plain)
     rows = min(MOST_ROWS, _padded(count))
-    seen_kernel[(triton.cdiv(count, rows), classes)](
-        factor.contiguous(),
-        diagonal.contiguous(),
-        design.contiguous(),
-        plain,
-        scaled,
-        features,
-        rank,
-        count,
-        classes,
-        TILE=TILE,
-        RANK=_padded(rank),
-        ROWS=rows,
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(factor):
+        seen_kernel[(triton.cdiv(count, rows), classes)](
+            factor.contiguous(),
+            diagonal.contiguous(),
+            design.contiguous(),
+            plain,
+            scaled,
+            features,
+            rank,
+            count,
+            classes,
+            TILE=TILE,
+            RANK=_padded(rank),
+            ROWS=rows,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
     return plain, scaled
 
 
@@ -193,25 +195,26 @@ def turned(factor: Tensor, design: Tensor, turn: Tensor, sites: Tensor, directio
     new = torch.empty_like(factor, memory_format=torch.contiguous_format)
     released = torch.empty(classes, features, dtype=torch.float64, device=factor.device)
     along = torch.empty_like(released)
-    turned_kernel[(triton.cdiv(features, TILE), classes)](
-        factor.contiguous(),
-        design.contiguous(),
-        turn.contiguous(),
-        sites.contiguous(),
-        direction.contiguous(),
-        new,
-        released,
-        along,
-        features,
-        rank,
-        count,
-        classes,
-        TILE=TILE,
-        RANK=_padded(rank),
-        ROWS=16,
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(factor):
+        turned_kernel[(triton.cdiv(features, TILE), classes)](
+            factor.contiguous(),
+            design.contiguous(),
+            turn.contiguous(),
+            sites.contiguous(),
+            direction.contiguous(),
+            new,
+            released,
+            along,
+            features,
+            rank,
+            count,
+            classes,
+            TILE=TILE,
+            RANK=_padded(rank),
+            ROWS=16,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
     return Turned(new, released, along)
 
 

@@ -190,39 +190,40 @@ def recursion(gram: Tensor, logits: Tensor, labels: Tensor, iterated: bool) -> R
     dual, weight = torch.empty_like(logits), torch.empty_like(logits)
     width = triton.next_power_of_2(max(count, PANEL))
     padded = triton.next_power_of_2(classes)
-    for start in range(0, count, PANEL):
-        advance_kernel[(classes,)](
-            gram,
-            logits,
-            rows,
-            predicted,
-            dual,
-            weight,
-            count,
-            classes,
-            start,
-            PANEL=PANEL,
-            WIDTH=width,
-            num_warps=1 if width <= 64 else 2,
-            enable_fp_fusion=True,
-        )
-        panel_kernel[(1,)](
-            rows,
-            predicted,
-            dual,
-            weight,
-            labels,
-            count,
-            classes,
-            start,
-            ITERATED=iterated,
-            PANEL=PANEL,
-            CLASSES=padded,
-            AT_ONCE=min(padded, CLASSES_AT_ONCE),
-            MOST_STEPS=MOST_STEPS,
-            num_warps=max(1, min(32, padded // 32)),
-            enable_fp_fusion=True,
-        )
+    with torch.cuda.device_of(gram):
+        for start in range(0, count, PANEL):
+            advance_kernel[(classes,)](
+                gram,
+                logits,
+                rows,
+                predicted,
+                dual,
+                weight,
+                count,
+                classes,
+                start,
+                PANEL=PANEL,
+                WIDTH=width,
+                num_warps=1 if width <= 64 else 2,
+                enable_fp_fusion=True,
+            )
+            panel_kernel[(1,)](
+                rows,
+                predicted,
+                dual,
+                weight,
+                labels,
+                count,
+                classes,
+                start,
+                ITERATED=iterated,
+                PANEL=PANEL,
+                CLASSES=padded,
+                AT_ONCE=min(padded, CLASSES_AT_ONCE),
+                MOST_STEPS=MOST_STEPS,
+                num_warps=max(1, min(32, padded // 32)),
+                enable_fp_fusion=True,
+            )
     return Recursed(
         dual=dual,
         weight=weight,

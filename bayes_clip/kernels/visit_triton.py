@@ -13,6 +13,7 @@ kept in the covariance's own dtype; products are IEEE ones, never TF32.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -117,22 +118,23 @@ def _launch(
     products = cross.shape[-1] if cross.numel() else 0
     if not covariance.is_contiguous():
         raise ValueError("the covariance is changed in place, so it has to be contiguous")
-    visit_kernel[(triton.cdiv(features, ROWS), classes)](
-        covariance,
-        left.contiguous(),
-        right.contiguous(),
-        design.contiguous(),
-        cross,
-        features,
-        left.shape[-1],
-        products,
-        first_product,
-        REMOVES=left.numel() > 0,
-        MULTIPLIES=products > 0,
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-        DEPTH=DEPTH,
-        PRODUCTS=min(MOST_PRODUCTS, max(16, triton.next_power_of_2(products - first_product))),
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(covariance):
+        visit_kernel[(triton.cdiv(features, ROWS), classes)](
+            covariance,
+            left.contiguous(),
+            right.contiguous(),
+            design.contiguous(),
+            cross,
+            features,
+            left.shape[-1],
+            products,
+            first_product,
+            REMOVES=left.numel() > 0,
+            MULTIPLIES=products > 0,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            DEPTH=DEPTH,
+            PRODUCTS=min(MOST_PRODUCTS, max(16, triton.next_power_of_2(products - first_product))),
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
