@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bayes_clip.rates import Rates
 
-@dataclass(frozen=True)
-class Rates:
-    """What a device does per second at best."""
-
-    name: str
-    bytes_moved: float  # between its memory and its processors
-    operations: float  # additions and multiplications in the filter's dtype
-
-
-H200_CLASS = Rates("NVIDIA H200 NVL as published: 4.8 TB/s, 60 TFLOP/s in float32", 4.8e12, 60e12)
+# As published for the NVIDIA H200 NVL: float32 outside the tensor cores, and its memory's bandwidth.
+H200_CLASS = Rates(gemm_flops_per_second=60e12, copy_bytes_per_second=4.8e12)
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,7 @@ class Work:
 
     def seconds(self, rates: Rates) -> float:
         """The longer of moving and computing: what no implementation of this work stays below."""
-        return max(self.bytes_moved / rates.bytes_moved, self.operations / rates.operations)
+        return rates.seconds(self.operations, self.bytes_moved)
 
 
 def visit(classes: int, features: int, removed: int, products: int, itemsize: int = 4) -> Work:
