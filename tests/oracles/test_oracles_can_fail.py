@@ -36,7 +36,7 @@ def grows(right: Any) -> Any:
 
 def half_a_step(right: Any) -> Any:
     """The mean moves half as far as it should."""
-    return lambda self, projection, dual, downdate: right(self, projection, dual / 2, downdate)
+    return lambda self, projection, dual, *rest: right(self, projection, dual / 2, *rest)
 
 
 def without_noise(right: Any) -> Any:
@@ -51,7 +51,7 @@ def towards_zero(right: Any) -> Any:
 
 def keeps_it(right: Any) -> Any:
     """A batch is not taken out before it is put in again, so that it counts twice."""
-    return lambda state, batch, site: state
+    return lambda state, batch, site, **_: state
 
 
 def uncoupled(right: Any) -> Any:
@@ -171,7 +171,7 @@ BREAKS = [
     Break(
         "linear-Gaussian closed form",
         "the mean moves half as far",
-        "bayes_clip.gaussian.class_block.ClassBlock.condition",
+        "bayes_clip.gaussian.class_block.ClassBlock.visited",
         half_a_step,
         CLOSED_FORM,
         ONE,
