@@ -137,8 +137,8 @@ def mode(mean, variance, target, real, MOST_STEPS: tl.constexpr):
     At the mode z = mean + g (y − p) with p = softmax(z), so log p_c + g_c p_c = u_c − λ with u = mean + g y,
     and λ is where S = Σ p_c reaches 1. S is convex and falls with dp/dλ = −p/(1 + g p), so Newton's step from
     S ≥ 1 ends at or before the root; so does log S, since |d log S/dλ| ≤ 1. At λ = max(u − g) the class of
-    the maximum has p = 1, hence S ≥ 1. The larger of the two steps from there rises to the root, and once it
-    is small what is left is at most half its square (p'' ≤ |p'|).
+    the maximum has p = 1, hence S ≥ 1. The larger of the two steps from there rises to the root and leaves at
+    most half the square of the distance before it (p'' ≤ |p'|, which falls).
     """
     double: tl.constexpr = mean.dtype == tl.float64
     enough: tl.constexpr = 1e-8 if double else 1e-4
