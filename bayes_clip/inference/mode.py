@@ -1,6 +1,6 @@
 """The posterior mode of a linear softmax head: truncated Newton in the prior's own scale.
 
-Gradients and the objective are in float64; the conjugate gradients that find a step may be in float32, which
+Gradients and the objective are in float64; the conjugate gradients that find a step are in float32, which
 changes how many steps there are and not where they end.
 """
 
@@ -73,7 +73,7 @@ def find_mode(
     """
     tolerance = DECREMENT_TOLERANCE[dtype] if tolerance is None else tolerance
     target = torch.nn.functional.one_hot(problem.labels, len(problem.mean)).mT  # (C, N)
-    rough = problem.design.to(dtype)
+    rough = problem.design.float()
     deviation = start
     if deviation is None:
         deviation = problem.mean.new_zeros(len(problem.mean), problem.design.shape[1])
@@ -83,8 +83,8 @@ def find_mode(
         probabilities = logits.softmax(0)
         gradient = (target - probabilities) @ problem.design - deviation / problem.variance
         product = _curvature_product(rough, problem.variance, probabilities)
-        precondition = _preconditioner(problem, probabilities, dtype)
-        step = _conjugate_gradient(product, precondition, gradient.to(dtype)).to(gradient)
+        precondition = _preconditioner(problem, probabilities)
+        step = _conjugate_gradient(product, precondition, gradient.to(rough)).to(gradient)
         decrement = float((gradient * step).sum())
         change, length = step @ problem.design.mT, 1.0
         while True:  # halve the step until the (concave) objective no longer falls
@@ -111,7 +111,7 @@ def left_out_logits(problem: ModeProblem, mode: Tensor, folds: Sequence[Tensor])
         kept[fold, :, rows] = 0
     target = torch.nn.functional.one_hot(problem.labels, len(mode)).mT
     beginning = logits_of(problem, mode).mT.float()
-    precondition = _preconditioner(problem, beginning.softmax(0).double(), design.dtype)
+    precondition = _preconditioner(problem, beginning.softmax(0).double())
     deviation, logits = mode.float().expand(len(folds), -1, -1), beginning.expand(len(folds), -1, -1)
     for _ in range(FOLD_STEPS if len(folds) > 2 else 1):
         probabilities = logits.softmax(1)
@@ -156,10 +156,8 @@ def _curvature_product(
     return product
 
 
-def _preconditioner(
-    problem: ModeProblem, probabilities: Tensor, dtype: torch.dtype
-) -> Callable[[Tensor], Tensor]:
-    """x -> roughly (P₀⁻¹ + Φᵀ R Φ)⁻¹ x: rows and their curvature taken as unrelated, features as orthogonal.
+def _preconditioner(problem: ModeProblem, probabilities: Tensor) -> Callable[[Tensor], Tensor]:
+    """float32 x -> roughly (P₀⁻¹ + Φᵀ R Φ)⁻¹ x: rows unrelated to their curvature, features orthogonal.
 
     With A the mean of R over rows and s_d = Σ φ_d²: V½ U (I + e s)⁻¹ Uᵀ V½, where V½ holds the prior's
     standard deviations and U e Uᵀ = V½ A V½ (V its mean over features).
@@ -168,7 +166,7 @@ def _preconditioner(
     root = problem.variance.mean(1).sqrt()
     values, vectors = torch.linalg.eigh(root[:, None] * curvature * root / len(problem.design))
     shrink = 1 / (1 + values.clamp_min(0)[:, None] * problem.design.square().sum(0))
-    shrink, vectors, deviation = shrink.to(dtype), vectors.to(dtype), problem.variance.sqrt().to(dtype)
+    shrink, vectors, deviation = shrink.float(), vectors.float(), problem.variance.sqrt().float()
 
     def precondition(target: Tensor) -> Tensor:
         return deviation * (vectors @ (shrink * (vectors.mT @ (deviation * target))))
