@@ -22,6 +22,7 @@ from bayes_clip.gaussian.cost import EIGEN, batch_work, bytes_needed, free_memor
 from bayes_clip.inference import ENGINE_COVARIANCES
 from bayes_clip.inference.batches import balanced_folds, batches
 from bayes_clip.inference.engines import Problem, filtered
+from bayes_clip.inference.held_out import CLOSED_FORM_FAMILIES, MOST_ROWS
 from bayes_clip.inference.program import require_head
 from bayes_clip.model import AdapterModel, context_of, find_model
 from bayes_clip.precision import full_precision
@@ -37,7 +38,6 @@ READINGS = 3  # of the program: at unit prior variance, at the chosen one, and i
 # Prior variances tried, and the held-out predictions at each against a fit: from sites that are kept, or by
 # two refits of half the labels. analysis/predicted_seconds.py measures how far that is right.
 TRIED = 3
-WITH_SITES = ("class_block", "full")
 HELD_OUT_SITES, HELD_OUT_REFITS = 0.6, 1.0
 MODE_PRODUCTS = 100  # of the curvature with a vector until the mode is found: 30 to 300 as the prior widens
 
@@ -112,7 +112,8 @@ def search_factor(task: Task, settings: FitSettings) -> float:
     """How many fits at a given prior variance the whole fit takes, the last one included: a rough number."""
     if not balanced_folds(task.support_labels, 2):
         return 1.0
-    each = HELD_OUT_SITES if settings.family in WITH_SITES else HELD_OUT_REFITS
+    looked_at = min(1.0, MOST_ROWS / len(task.support_labels))
+    each = looked_at * (HELD_OUT_SITES if settings.family in CLOSED_FORM_FAMILIES else HELD_OUT_REFITS)
     if settings.prior_variance is None:
         return 1.0 + TRIED * each
     return 1.0 + each if settings.predictive == "auto" else 1.0
