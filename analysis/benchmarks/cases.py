@@ -30,7 +30,7 @@ class Case:
 
 
 CASES: dict[str, Case] = {
-    "fit": Case(fit.contests, (Size(47, 512, 752), Size(400, 512, 1600)), Size(5, 16, 20)),
+    "fit": Case(fit.contests, (Size(47, 512, 752), Size(400, 512, 800)), Size(5, 16, 20)),
     "predictive_variance": Case(predictive_variance.contests, (Size(100, 512, 1000),), Size(4, 16, 12)),
     "update_diagonal": Case(update_diagonal.contests, (Size(47, 512, 47),), Size(4, 16, 6)),
     "vi_step": Case(vi_step.contests, (Size(47, 512, 752),), Size(4, 16, 12)),

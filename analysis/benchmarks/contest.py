@@ -17,6 +17,7 @@ COLUMNS = (
     "agreement",
 )  # fmt: skip
 Result = TypeVar("Result")
+MOST_SECONDS = 60.0  # of a contest's rounds, after which no further one begins
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Contest:
     agreement: Callable[[Any, Any], float]  # results of ours and of the peer -> the number compared
     tolerance: float
     work: Work  # of ours
-    rounds: int = 5
+    rounds: int = 5  # at most: fewer where they take more than a minute together
     repeats: int = (
         1  # runs of ours and of the peer in a round, for what takes milliseconds; seconds are of one
     )
@@ -109,7 +110,10 @@ def run(contest: Contest, device: torch.device, device_name: str) -> Iterator[Ro
             arm()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     results: dict[str, Any] = {}
-    for _ in range(contest.rounds):
+    start = time.perf_counter()
+    for turn in range(contest.rounds):
+        if turn > 0 and time.perf_counter() - start > MOST_SECONDS:
+            break
         for name, arm in arms.items():
             spent, results[name] = timed(arm, device, contest.repeats)
             seconds[name].append(spent / contest.parts)

@@ -1,17 +1,18 @@
 """Case `update_diagonal`: a diagonal belief over P = C D weights takes in one batch of N rows.
 
 Like for like: posteriors' diagonal EKF takes one natural-gradient step in a diagonal precision, to which it
-adds the squared gradients of the rows (empirical Fisher). Our rule `natural_gradient` takes the same step with
-the model's own Fisher information; so what it finds differs, and is compared with the formula written out in
-float64 instead: the largest difference of means and variances, relative to the largest change. What posteriors
-has no counterpart for is our rule `plain` with `diagonal`, which keeps the coupling of the batch's rows: a row
-of its own, `update_diagonal_coupled`, compared with the inverse of the whole (N C, N C) matrix.
+adds the squared gradients of the rows (empirical Fisher). Our rule `natural_gradient` takes the same step
+with the model's own Fisher information; so what it finds differs, and is compared with the formula written
+out in float64 instead: the largest difference of means and variances, relative to the largest change. What
+posteriors has no counterpart for is our rule `plain` with `diagonal`, which keeps the coupling of the batch's
+rows: a row of its own (`coupled`), compared with the inverse of the whole (N C, N C) matrix.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,22 +43,21 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
     batch = Batch(design, labels)
     ways = {way: _theirs(mean, design, labels, way) for way in ("per-sample in-place", "vmap in-place")}
     chosen = fastest(ways, device)
-    for case, family, step, twin in (
-        ("update_diagonal", "diagonal_variational", natural_gradient.update, natural_step),
-        ("update_diagonal_coupled", "diagonal", coupled_step, coupled_twin),
-    ):
-        state = kalman.init(mean, variance, family)
-        yield _contest(f"{case}@{size}", state, batch, step, twin, {f"{name} {chosen}": ways[chosen]}, size)
+    peers = {f"{name} {chosen}": ways[chosen]}
+    state = kalman.init(mean, variance, "diagonal_variational")
+    yield _contest(size, state, batch, natural_gradient.update, natural_step, natural_work(size), peers)
+    state, size = kalman.init(mean, variance, "diagonal"), replace(size, more="coupled")
+    yield _contest(size, state, batch, coupled_step, coupled_twin, coupled_work(size), peers)
 
 
 def _contest(
-    case: str,
+    size: Size,
     state: KalmanState,
     batch: Batch,
     step: Callable[[KalmanState, Batch], tuple[KalmanState, StepInfo]],
     twin: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    work: Work,
     peers: dict[str, Callable[[], Any]],
-    size: Size,
 ) -> Contest:
     mean, exact = state.prior_mean, twin(state.prior_mean, batch.design, batch.labels)
 
@@ -66,13 +66,13 @@ def _contest(
         return step(state, batch)[0].belief
 
     return Contest(
-        case=case,
+        case=f"update_diagonal@{size}",
         ours=ours,
         peers=peers,
         agreement=lambda found, _: difference(found, exact, mean),
         tolerance=TOLERANCE,
-        work=work(size) if case.startswith("update_diagonal_coupled") else natural_work(size),
-        rounds=15,
+        work=work,
+        rounds=9,
         repeats=5,
     )
 
@@ -83,7 +83,7 @@ def coupled_step(state: KalmanState, batch: Batch) -> tuple[KalmanState, StepInf
 
 
 def natural_work(size: Size) -> Work:
-    """Logits, their variances, information and gradient: 2 C D b each; mean and precision read and written."""
+    """Logits, their variances, information, gradient: 2 C D b each; mean, precision read and written."""
     numbers = size.classes * size.features
     return Work(8 * numbers * size.rows, 4 * (4 * numbers + size.rows * size.features))
 
@@ -98,7 +98,7 @@ def natural_step(mean: Tensor, design: Tensor, labels: Tensor) -> tuple[Tensor, 
     return centre + variance * torch.einsum("nc,nd->cd", residual, exact), variance
 
 
-def work(size: Size) -> Work:
+def coupled_work(size: Size) -> Work:
     """Gram blocks, and downdate of the weights: 2 C D b² each; mean and variance read and written."""
     numbers = size.classes * size.features
     return Work(4 * numbers * size.rows**2, 4 * (4 * numbers + size.rows * size.features))
