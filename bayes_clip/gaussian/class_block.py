@@ -50,9 +50,8 @@ class ClassBlock:
         Uses up this belief: its covariance is overwritten.
         """
         cross = projection.cross
-        mean = self.mean + (cross @ dual.mT[..., None])[..., 0]
-        after = replace(self, mean=mean)
-        left = cross @ downdate
+        after = replace(self, mean=self.mean + torch.bmm(cross, dual.mT[..., None])[..., 0])
+        left = torch.bmm(cross, downdate)
         if design is None:
             visit(self.covariance, left, cross, None)
             return after, None

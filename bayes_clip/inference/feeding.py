@@ -109,7 +109,7 @@ def feed(
     for reached, info in walk(course, cursor):
         if reached.sweep > cursor.sweep:
             infos = []
-        infos.append(info)
+        infos.append(info.summary())
         cursor = reached
         if keeper is not None:
             keeper.reached(cursor)

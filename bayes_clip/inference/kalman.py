@@ -8,7 +8,9 @@ so that no datum counts twice.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -58,12 +60,22 @@ class StepInfo:
     """
 
     rows: int
-    prequential_score: Tensor  # () sum over rows of log p(y | data before the batch), nats
+    score: Callable[[], Tensor]  # what `prequential_score` is made by, when it is first read
     change: BatchUpdate  # the rule's sites, posterior logits, log evidence and iterations
     nis: Tensor  # () normalised innovation squared
     degrees_of_freedom: int  # of the innovations
     gain_norm: Tensor  # () length of the mean's step per unit of innovation
     seconds: float
+
+    @cached_property
+    def prequential_score(self) -> Tensor:
+        """Sum over the rows of log p(y | data before the batch), a scalar in nats."""
+        return self.score()
+
+    def summary(self) -> StepInfo:
+        """The same numbers without the rows' tensors: over many batches they would be too much to keep."""
+        score = self.prequential_score
+        return replace(self, score=lambda: score, change=self.change.bare())
 
 
 def init(prior_mean: Tensor, prior_variance: Tensor, covariance: str) -> KalmanState:
@@ -131,7 +143,7 @@ def site_of(exact: Projection, change: BatchUpdate) -> Site:
 class Surprise:
     """How well a batch was predicted before its labels were learned."""
 
-    prequential_score: Tensor  # () nats
+    score: Callable[[], Tensor]  # () nats, made when it is asked for
     nis: Tensor  # ()
     degrees_of_freedom: int
     innovation: Tensor  # () length
@@ -140,9 +152,8 @@ class Surprise:
 def surprise(gram: Gram | RowGram, logits: Tensor, labels: Tensor, observation: Observation) -> Surprise:
     """The scores of a batch whose logits were predicted with mean `logits` (b, C) and covariance `gram`."""
     with one_thread():
-        score = prequential_score(gram, logits, labels, observation)
         nis, freedom, innovation = _innovation(gram, logits, labels, observation)
-    return Surprise(score, nis, freedom, innovation)
+    return Surprise(partial(prequential_score, gram, logits, labels, observation), nis, freedom, innovation)
 
 
 def step_info(
@@ -154,7 +165,7 @@ def step_info(
     )
     return StepInfo(
         rows=len(batch.labels),
-        prequential_score=seen.prequential_score,
+        score=seen.score,
         change=change,
         nis=seen.nis,
         degrees_of_freedom=seen.degrees_of_freedom,
@@ -210,9 +221,10 @@ def prequential_score(
 
     Exact for Gaussian observations, otherwise by Monte-Carlo, with draws as precise as the belief.
     """
-    rough = logits.to(gram.known)
-    samples = gram.samples(rough, gram.deviation().to(rough), fixed_noise(SCORE_DRAWS, rough))
-    return observation.predictive_score(samples, labels, logits, gram.row_covariance).double().sum()
+    with one_thread():
+        rough = logits.to(gram.known)
+        samples = gram.samples(rough, gram.deviation().to(rough), fixed_noise(SCORE_DRAWS, rough))
+        return observation.predictive_score(samples, labels, logits, gram.row_covariance).double().sum()
 
 
 def _innovation(

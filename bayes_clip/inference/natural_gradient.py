@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -74,7 +75,7 @@ def update(
         risen = rows.times(alone)
         nis = curvature.inverse_square(residual) - (residual * risen).sum()
         seen = Surprise(
-            prequential_score=prequential_score(rows, exact, batch.labels, observation),
+            score=partial(prequential_score, rows, exact, batch.labels, observation),
             nis=nis.clamp_min(0),
             degrees_of_freedom=curvature.degrees_of_freedom,
             innovation=residual.norm(),

@@ -45,7 +45,7 @@ def conclude_one_by_one(
             own = torch.cat([change.curvature for change in changes])
             linear = torch.cat([change.linear for change in changes])
             evidence = torch.stack([change.log_evidence for change in changes]).sum()
-        dual, downdate = recursed.combined()
+        dual, downdate = recursed.combined(seen.blocks.dtype)
         change = BatchUpdate(
             dual=dual,
             downdate=downdate,

@@ -18,7 +18,7 @@ moment_matched  the best linear guess of the logits from the label, by the momen
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,11 @@ class BatchUpdate:
     linear: Tensor  # (b, C) diagonal site linear term
     log_evidence: Tensor  # () Laplace log normaliser at the posterior mean, nats
     iterations: int | Tensor  # () where a loop counted: on a device, reading it waits
+
+    def bare(self) -> BatchUpdate:
+        """The same with empty tensors for what has rows: of many batches that would be too much to keep."""
+        none = self.dual[:0]
+        return replace(self, dual=none, downdate=none, logits=none, curvature=none, linear=none)
 
 
 # observation, gram, predicted logits (b, C), labels (b,), prior variance of a logit -> update

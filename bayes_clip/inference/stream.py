@@ -189,7 +189,7 @@ def _fed(course: Course, cursor: Cursor, first: int) -> Iterator[tuple[Cursor, S
     """One pass that keeps nothing but the belief."""
     static = course.state_space.is_static and isinstance(cursor.state.belief, ClassBlock)
     linear = first < len(course.data) and isinstance(course.data[first], Batch)
-    if course.consume and static and linear:
+    if course.consume and static and linear and course.rule not in OWN_UPDATES:
         data = cast(Sequence[Batch], course.data)
         rest = visits(cursor.state, data, course.rule, course.observation, first, course.one_by_one)
         for index, (state, info) in enumerate(rest, start=first):
@@ -227,8 +227,8 @@ def _swept(
 def _linear(batch: AnyBatch) -> Batch:
     if isinstance(batch, CurvedBatch):
         raise UserError(
-            "--passes above 1, --rule kalman_clip or natural_gradient with logits that are not linear in the "
-            "weights: use one pass and another rule"
+            "--passes above 1 or --rule kalman_clip or natural_gradient with logits that are not linear in "
+            "the weights: use one pass and another rule"
         )
     return batch
 

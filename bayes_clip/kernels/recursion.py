@@ -42,10 +42,14 @@ class Recursed:
     variance: Tensor  # (b, C) and their variance: the diagonal of M
     collected: Tensor  # (C, b, b) L, unit upper triangular
 
-    def combined(self) -> tuple[Tensor, Tensor]:
-        """Dual (b, C) and downdate (C, b, b) of the block, for the belief that it was projected from."""
+    def combined(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """Dual (b, C) and downdate (C, b, b) of the block, for the belief that it was projected from.
+
+        The downdate, a sum of squares, is formed in the `dtype` in which it is wanted.
+        """
         dual = (self.collected @ self.dual.mT[..., None])[..., 0].mT
-        return dual, (self.collected * self.weight.mT[:, None, :]) @ self.collected.mT
+        collected = self.collected.to(dtype)
+        return dual, (collected * self.weight.mT[:, None, :].to(dtype)) @ collected.mT
 
 
 def recursion(gram: Tensor, logits: Tensor, labels: Tensor, iterated: bool) -> Recursed:
@@ -75,7 +79,7 @@ def row_by_row(gram: Tensor, logits: Tensor, row: Row) -> Recursed:
     M[S, behind] = L_SSᵀ (what is left of G[S, behind]). O(C b³) operations beside those of `row`.
     """
     count = len(logits)
-    rows, collected = torch.zeros_like(gram), torch.zeros_like(gram)
+    rows, inners = torch.zeros_like(gram), []
     means = logits.mT.contiguous().clone()
     dual, weight = torch.empty_like(means), torch.empty_like(means)
     for start in range(0, count, PANEL):
@@ -88,10 +92,28 @@ def row_by_row(gram: Tensor, logits: Tensor, row: Row) -> Recursed:
         rows[:, here, here] = own
         rows[:, here, end:] = inner.mT @ panel[:, :, end - start :]
         means[:, end:] += (dual[:, None, here] @ rows[:, here, end:])[:, 0]
-        collected[:, here, here] = inner
-        collected[:, :start, here] = -(collected[:, :start, :start] @ weighted) @ inner
+        inners.append(inner)
     variance = rows.diagonal(dim1=1, dim2=2)
-    return Recursed(dual.mT, weight.mT, means.mT, variance.mT, collected)
+    return Recursed(dual.mT, weight.mT, means.mT, variance.mT, _collected(rows, weight, inners))
+
+
+def _collected(rows: Tensor, weight: Tensor, inners: list[Tensor]) -> Tensor:
+    """L (C, b, b) from M (C, b, b), β (C, b) and the panels' own L: pairs of neighbours, pairs of pairs ...
+
+    [[A⁻¹, N], [0, D⁻¹]]⁻¹ = [[A, −A N D], [0, D]] for the part N of diag(β) M that ties the two.
+    """
+    collected, count, width = torch.zeros_like(rows), rows.shape[-1], PANEL
+    for index, inner in enumerate(inners):
+        own = slice(index * PANEL, index * PANEL + inner.shape[-1])
+        collected[:, own, own] = inner
+    while width < count:
+        for start in range(0, count - width, 2 * width):
+            first, last = slice(start, start + width), slice(start + width, min(start + 2 * width, count))
+            tie = weight[:, first, None] * rows[:, first, last]
+            cross = collected[:, first, first] @ tie @ collected[:, last, last]
+            collected[:, first, last] = cross.neg_()
+        width *= 2
+    return collected
 
 
 def _panel(
@@ -126,21 +148,21 @@ def mode_of_label(variance: np.ndarray, mean: np.ndarray, label: int) -> tuple[n
     Halley's longer steps are taken back where they overshoot.
     """
     scale = np.maximum(variance, SMALLEST_VARIANCE)
-    raised = np.log(scale) + mean
+    raised, lowered = np.log(scale) + mean, mean - variance
     raised[label] += variance[label]
-    shift = safe = float((raised - np.log(scale) - variance).max())
+    lowered[label] = mean[label]
+    shift = safe = float(lowered.max())
     for _ in range(MOST_STEPS):
         omega = wrightomega(raised - shift)
         probabilities = omega / scale
-        excess = float(probabilities.sum()) - 1
-        damped = 1 / (1 + omega)
-        bent = damped**3
-        slope, bend = float(probabilities @ damped), float(probabilities @ bent)
+        damped = np.reciprocal(1 + omega)
+        falling, squares = probabilities * damped, damped * damped
+        excess, slope = float(probabilities.sum()) - 1, float(falling.sum())
         step = newton = excess / slope
         if excess > 0:  # Halley's step, at most twice Newton's
-            step /= max(1 - newton * bend / (2 * slope), 0.5)
+            step /= max(1 - newton * float(falling @ squares) / (2 * slope), 0.5)
         if abs(step) <= LAST_STEP:  # the rest of the way by the series of p to second order
-            probabilities *= 1 - step * damped + step**2 / 2 * bent
+            probabilities *= 1 - step * damped + step**2 / 2 * squares * damped
             break
         if excess > 0:
             shift, safe = shift + step, shift + newton

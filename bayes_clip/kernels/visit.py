@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayes_clip.kernels import compiled
 
-CACHE_BYTES = 2**24  # of covariance blocks between the two products; the last-level cache of one CPU
+CACHE_BYTES = 2**23  # of covariance blocks between the two products: they stay in the last-level cache
 
 
 @overload

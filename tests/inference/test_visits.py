@@ -145,3 +145,9 @@ def test_labels_in_the_order_given_are_learned_in_pieces_without_blocks() -> Non
 
 def test_gram_matrices_bound_the_block() -> None:
     assert rows_of_gram(1000) == 64 and rows_of_gram(20_000) == 14 and rows_of_gram(10**9) == 1
+
+
+def test_a_fit_keeps_the_scores_of_its_batches_and_not_their_tensors() -> None:
+    steps = fit(tiny_task(), FitSettings(prior_variance=0.5)).steps
+    assert all(step.change.dual.numel() == step.change.downdate.numel() == 0 for step in steps)
+    assert all(step.prequential_score < 0 and step.change.log_evidence.isfinite() for step in steps)
