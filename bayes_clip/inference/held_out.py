@@ -35,6 +35,7 @@ from bayes_clip.threads import one_thread
 
 TUNING_TOLERANCE = 1e-3  # Newton decrement in nats: far below what folds can tell
 CLOSED_FORM_FAMILIES = ("", "class_block", "full")
+LARGEST_FOLD = 256  # rows: a larger one takes longer to take out of every class than to fit without
 MOST_REFITS = 2  # folds for engines without a closed form
 MOST_ROWS = 512
 ROWS_PER_FEATURE = 1.5  # up to here the rows' logits are a cheaper space to filter in than the weights
@@ -55,14 +56,16 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     """Prior variance -> moments of each support row's class logits without its fold; None at one shot.
 
     For map and laplace, and for ekf by its class-block sites, about as dear as a fit or less; what has no
-    closed form (vi, diagonal, programs that are no linear head) is fitted twice to half of the rows.
+    closed form (vi, diagonal, programs that are no linear head), and what has folds of more than 256 rows, is
+    fitted twice to half of the rows.
     """
     folds = balanced_folds(problem.labels, MOST_FOLDS)
     if not folds:
         return None
     program = problem.program
     closed = settings.engine != "vi" and settings.family in CLOSED_FORM_FAMILIES and has_closed_form(program)
-    if not closed:
+    large = settings.engine != "map" and max(len(fold) for fold in folds) > LARGEST_FOLD
+    if large or not closed:
         return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))
     design = program.design(problem.inputs)
     prepared = mode_problem(design, problem.labels, program.prior_mean, program.prior_variance)
