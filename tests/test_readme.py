@@ -9,6 +9,8 @@ import pytest
 from small_problems import tiny_task
 
 from bayes_clip.fitting import fit
+from bayes_clip.kernels.roofline import filter_seconds
+from bayes_clip.rates import Rates
 from bayes_clip.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,9 +45,15 @@ def test_numbers_are_those_of_the_script() -> None:
     tables = re.findall(r"<!-- (\w+): begin -->\n(.*?)<!-- \1: end -->", README, re.DOTALL)
     assert tables
     for name, table in tables:
-        assert table == (ROOT / "analysis" / "results" / f"{name}.md").read_text(encoding="utf-8")
+        folder = ROOT / "analysis" / ("benchmarks" if name == "results" else "results")
+        assert table == (folder / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_linked_files_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_seconds_that_were_computed_for_a_gpu_are_those_of_the_roofline() -> None:
+    published = Rates(gemm_flops_per_second=60e12, copy_bytes_per_second=4.8e12)
+    assert f"would take {filter_seconds(1000, 512, 16_000, 64, published):.2f} s" in README

@@ -25,7 +25,7 @@ from analysis.benchmarks.cases import CASES
 from analysis.benchmarks.contest import Row, Size, run
 from analysis.benchmarks.hardware import device_name
 from analysis.benchmarks.peers import MissingPeer
-from analysis.benchmarks.tables import shown, write_about, write_lines, write_rows
+from analysis.benchmarks.tables import shown, write_about, write_lines, write_markdown, write_rows
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.precision import full_precision
 from bayes_clip.progress import track
@@ -64,6 +64,7 @@ def _benchmark(names: Sequence[str], folder: Path, toy: bool, console: Console) 
         elif rows:
             stem = folder / f"results{_suffix(device)}"
             write_rows(rows, stem.with_suffix(".csv"))
+            write_markdown(rows, stem.with_suffix(".md"))
             write_about(rows, device, time.perf_counter() - start, stem.with_suffix(".json"))
             figures.write(figures.speed(rows), folder / f"benchmarks{_suffix(device)}")
         if GROWTH in names:

@@ -48,7 +48,7 @@ def speed(rows: Sequence[Row]) -> Figure:
 def _speed_axes(left: Axes, right: Axes, rows: Sequence[Row]) -> None:
     speedups = [row.speedup for row in rows]
     left.set_xscale("log")
-    left.set_xlim(min(0.3, min(speedups) / 5), max(10.0, max(speedups) * 12))
+    left.set_xlim(min(0.3, min(speedups) / 30), max(10.0, max(speedups) * 12))
     left.axvline(1, color=INK, linewidth=0.8)
     left.set_yticks(range(len(rows)), [f"{row.case}\n{row.peer}" for row in rows], fontsize=7)
     left.set_ylim(len(rows) - 0.5, -0.5)

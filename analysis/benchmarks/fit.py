@@ -1,9 +1,10 @@
 """Case `fit`: from support features to probabilities of the query set, at equal or better quality.
 
-Ours: the default engine with its search for prior variance and covariance scale, then `predict`. The peer is
-given our prior variance for nothing; it trains a head (L-BFGS from zero-shot), fits its last-layer posterior,
-tunes the prior precision by marginal likelihood, and predicts: by its default (probit), whose Jacobians are
-slow, so that a part of the rows is timed and scaled up; or by 100 draws of the weights, its quickest.
+Ours: engine `laplace` with the peer's structure, and in rows of its own (`ekf`) the default engine; with the
+search for prior variance and covariance scale, then `predict`. The peer is given our prior variance for
+nothing; it trains a head (L-BFGS from zero-shot), fits its last-layer posterior, tunes the prior precision by
+marginal likelihood, and predicts: by its default (probit), whose Jacobians are slow, so that a part of the
+rows is timed and scaled up; or by 100 draws of the weights, its quickest.
 Agreement: our NLL minus the peer's on the whole query set, in nats; it must not be above zero.
 """
 
@@ -25,9 +26,10 @@ from bayes_clip.evaluation.metrics import nll
 
 QUERIES = 256
 CHUNK_NUMBERS = 2**24  # of the Jacobians of rows that are predicted together
-TIMED_NUMBERS = (
-    2**26
-)  # of the Jacobians of all timed rows: 59 rows at 47 classes, one at 400, of 512 features
+TIMED_NUMBERS = 2**26  # of the Jacobians of all timed rows: 59 rows at 47 classes of 512 features, one at 400
+
+
+OURS = {"kron": "kronecker", "diag": "diagonal"}  # the same structures by our names
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,35 @@ class Fitted:
 
 
 def contests(size: Size, device: torch.device) -> Iterator[Contest]:
-    """One contest with a peer for each structure and predictive."""
+    """Like for like, structure by structure, and the default engine against all of them."""
     name = titled("laplace-torch")
     task = clip_like_task(size.classes, size.features, size.rows, QUERIES)
-    settings = bc.FitSettings(device=str(device))
-    head, queries = _head(task, bc.fit(task, settings).tuned.prior_variance, device)
-    peers: dict[str, Callable[[], Any]] = {}
-    for structure in peer.STRUCTURES:
+    likes = {
+        structure: bc.FitSettings(engine="laplace", covariance=ours, device=str(device))
+        for structure, ours in OURS.items()
+    }
+    prior_variance = bc.fit(task, likes["diag"]).tuned.prior_variance
+    head, queries = _head(task, prior_variance, device)
+    every: dict[str, Callable[[], Any]] = {}
+    for structure, settings in likes.items():
         backend = peer.fastest_backend(head, structure)
-        for predictive in ("probit", "draws"):
-            way = _peer(head, queries, structure, backend, predictive)
-            peers[f"{name} {structure} {backend} {predictive}"] = way
+        peers = {
+            f"{name} {structure} {backend} {predictive}": _peer(head, queries, structure, backend, predictive)
+            for predictive in ("probit", "draws")
+        }
+        every |= peers
+        yield _contest(f"fit@{size}", task, queries, settings, peers, like_work(size))
+    yield _contest(f"fit@{size},ekf", task, queries, bc.FitSettings(device=str(device)), every, work(size))
 
+
+def _contest(
+    case: str,
+    task: bc.Task,
+    queries: Tensor,
+    settings: bc.FitSettings,
+    peers: dict[str, Callable[[], Any]],
+    limit: Work,
+) -> Contest:
     def ours() -> Tensor:
         return bc.fit(task, settings).posterior.predict(task.query_features).probabilities
 
@@ -61,15 +80,23 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         labels = task.query_labels.numpy()
         return nll(probabilities.double().numpy(), labels) - nll(theirs.double().cpu().numpy(), labels)
 
-    yield Contest(
-        case=f"fit@{size}",
+    return Contest(
+        case=case,
         ours=ours,
         peers=peers,
         agreement=agreement,
         tolerance=0.0,
-        work=work(size),
+        work=limit,
         rounds=3,
-        warm_up=lambda: None,  # our fit above and the trial of the backends have been that
+        warm_up=lambda: None,  # the fit for the prior and the trial of the backends have been that
+    )
+
+
+def like_work(size: Size) -> Work:
+    """The least of a Laplace fit: logits, gradient and curvature of every label once, and the queries."""
+    numbers = size.classes * size.features
+    return Work(
+        6 * numbers * size.rows + 2 * numbers * QUERIES, 4 * (3 * numbers + size.rows * size.features)
     )
 
 

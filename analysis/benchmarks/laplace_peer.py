@@ -21,6 +21,7 @@ STRUCTURES = ("kron", "diag")
 BACKENDS = ("BackPackGGN", "AsdlGGN", "CurvlinopsGGN")
 TRIAL_ROWS = 32
 FIT_BATCH = 64
+FIT_NUMBERS = 2**30  # of the C² D curvature entries a row that some backends make of a batch
 HEAD_STEPS = 200
 TWIN_TOLERANCE = 1e-3
 
@@ -85,7 +86,7 @@ def posterior(network: Network, head: Head, structure: str, backend: str) -> Any
             prior_precision=1 / head.prior_variance,
             prior_mean=head.prior_mean.reshape(-1),
         )
-        found.fit(DataLoader(TensorDataset(head.design, head.labels), batch_size=FIT_BATCH))
+        found.fit(DataLoader(TensorDataset(head.design, head.labels), batch_size=batch_rows(head)))
     return found
 
 
@@ -100,9 +101,16 @@ def tune(found: Any, head: Head) -> None:
         )
 
 
+def batch_rows(head: Head) -> int:
+    """Rows of a batch that its fit is given: 64, fewer where many classes would fill the memory."""
+    classes, features = head.prior_mean.shape
+    return max(1, min(FIT_BATCH, FIT_NUMBERS // (classes**2 * features)))
+
+
 def fastest_backend(head: Head, structure: str) -> str:
     """The curvature backend that fits a few rows in the least time."""
-    few = Head(head.design[:TRIAL_ROWS], head.labels[:TRIAL_ROWS], head.prior_mean, head.prior_variance)
+    rows = min(TRIAL_ROWS, batch_rows(head))
+    few = Head(head.design[:rows], head.labels[:rows], head.prior_mean, head.prior_variance)
     network = Network(head.prior_mean)
 
     def way(backend: str) -> Callable[[], Any]:

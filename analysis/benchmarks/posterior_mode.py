@@ -39,7 +39,7 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
     @torch.no_grad()
     def ours() -> Tensor:
         problem = mode_problem(design, labels, mean, torch.full_like(mean, PRIOR_VARIANCE))
-        return weights_of(problem, find_mode(problem))
+        return weights_of(problem, find_mode(problem, dtype=torch.float32))
 
     def agreement(ours: Tensor, theirs: Tensor) -> float:
         values = [objective(weights, design, labels) for weights in (ours, theirs)]

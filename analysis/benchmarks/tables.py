@@ -41,6 +41,17 @@ def write_about(rows: Sequence[Row], device: torch.device, seconds: float, path:
     write_whole(path, (json.dumps(about, indent=2) + "\n").encode())
 
 
+def write_markdown(rows: Sequence[Row], path: Path) -> None:
+    """results.md, for people and for the README."""
+    lines = ["| case | ours | peer | peer's | speedup | of limit |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.case}` | {row.ours_seconds:.3g} s | {row.peer} | {row.peer_seconds:.3g} s | "
+        f"{times(row.speedup)}× | {row.fraction_of_limit:.2f} |"
+        for row in rows
+    ]
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+
+
 def shown(rows: Sequence[Row]) -> Table:
     """The rows for people."""
     table = Table(width=None if sys.stdout.isatty() else WIDE)
