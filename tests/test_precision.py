@@ -7,7 +7,7 @@ import torch
 from small_problems import tiny_task
 
 from bayes_clip.fitting import fit
-from bayes_clip.inference import kalman
+from bayes_clip.gaussian import class_block
 from bayes_clip.precision import full_precision
 from bayes_clip.settings import FitSettings
 from bayes_clip.streaming import update
@@ -32,18 +32,18 @@ def test_the_callers_setting_is_put_aside_and_comes_back_after_an_error_too() ->
 @pytest.mark.usefixtures("careless")
 def test_nothing_is_fitted_updated_or_predicted_in_reduced_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    projected, moments = kalman.projected, kalman.FAMILIES["class_block"].logit_moments
+    visit, moments = class_block.visit, class_block.ClassBlock.logit_moments
 
     def watching(*arguments: object) -> object:
         seen.append(torch.get_float32_matmul_precision())
-        return projected(*arguments)
+        return visit(*arguments)
 
     def watched(*arguments: object) -> object:
         seen.append(torch.get_float32_matmul_precision())
         return moments(*arguments)
 
-    monkeypatch.setattr(kalman, "projected", watching)
-    monkeypatch.setattr(kalman.FAMILIES["class_block"], "logit_moments", watched)
+    monkeypatch.setattr(class_block, "visit", watching)
+    monkeypatch.setattr(class_block.ClassBlock, "logit_moments", watched)
     task = tiny_task()
     posterior = fit(task, FitSettings(prior_variance=0.01)).posterior
     update(posterior, task).posterior.predict(task.query_features)
