@@ -45,11 +45,15 @@ def write_markdown(rows: Sequence[Row], path: Path) -> None:
     """results.md, for people and for the README."""
     lines = ["| case | ours | peer | peer's | speedup | of limit |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| `{row.case}` | {row.ours_seconds:.3g} s | {row.peer} | {row.peer_seconds:.3g} s | "
+        f"| `{row.case}` | {_seconds(row.ours_seconds)} | {row.peer} | {_seconds(row.peer_seconds)} | "
         f"{times(row.speedup)}× | {row.fraction_of_limit:.2f} |"
         for row in rows
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
 def shown(rows: Sequence[Row]) -> Table:
