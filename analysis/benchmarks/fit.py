@@ -61,7 +61,9 @@ def contests(size: Size, device: torch.device) -> Iterator[Contest]:
         every |= peers
         yield _contest(f"fit@{size}", task, queries, settings, peers, like_work(size))
     if size.classes <= MOST_CLASSES_FILTERED:
-        yield _contest(f"fit@{size},ekf", task, queries, bc.FitSettings(device=str(device)), every, work(size))
+        yield _contest(
+            f"fit@{size},ekf", task, queries, bc.FitSettings(device=str(device)), every, work(size)
+        )
 
 
 def _contest(
