@@ -17,11 +17,30 @@ FOLDER = Path(__file__).resolve().parent
 CONFIG_FILE = FOLDER / "pocket_clip.json"
 WEIGHTS_FILE = FOLDER / "pocket_clip.safetensors"
 VOCABULARY_FILE = FOLDER / "vocabulary.json"
+TEXT_TOWER = ("token_embedding", "positional_embedding", "transformer", "ln_final")
 
 
-def build_model() -> nn.Module:
-    """The open_clip model, untrained."""
-    return open_clip.create_model(register_config(CONFIG_FILE))
+def build_model(config: Path = CONFIG_FILE, text_from: nn.Module | None = None) -> nn.Module:
+    """The open_clip model of a config file, untrained.
+
+    `text_from`: another model whose text tower it starts from, as EVA-CLIP starts from CLIP's, but for the
+    projection into the shared space, which may have another width.
+    """
+    model = open_clip.create_model(register_config(config))
+    if text_from is not None:
+        for name in TEXT_TOWER:
+            part, source = getattr(model, name), getattr(text_from, name)
+            if isinstance(part, nn.Module):
+                part.load_state_dict(source.state_dict())
+            else:
+                part.data.copy_(source.data)
+    return model
+
+
+def trained_model(config: Path) -> nn.Module:
+    """The open_clip model of a config file with the weights that lie beside it."""
+    weights = config.with_suffix(".safetensors")
+    return open_clip.create_model(register_config(config), pretrained=str(weights))
 
 
 class CompactTokens(nn.Module):
@@ -58,15 +77,17 @@ def encode_compact_text(model: nn.Module, tokens: CompactTokens, rows: Tensor) -
     return nn.functional.normalize(pooled @ model.text_projection, dim=-1)
 
 
-def save_model(model: nn.Module, tokens: CompactTokens, words: frozenset[str]) -> None:
-    """Write the weights as float16 safetensors and the words of the captions as JSON."""
+def save_model(
+    model: nn.Module, tokens: CompactTokens, words: frozenset[str], weights_file: Path = WEIGHTS_FILE
+) -> None:
+    """Write the weights as float16 safetensors, and beside them the words of the captions as JSON."""
     tokens.scatter_into(model.token_embedding)
     state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
     }
-    partial = WEIGHTS_FILE.with_suffix(".partial")
+    partial = weights_file.with_suffix(".partial")
     save_file(state, partial, metadata={"format": "pt"})
     partial.chmod(0o644)  # safetensors writes for the owner's eyes alone
-    partial.replace(WEIGHTS_FILE)
-    VOCABULARY_FILE.write_text(json.dumps(sorted(words), indent=0) + "\n")
+    partial.replace(weights_file)
+    (weights_file.parent / VOCABULARY_FILE.name).write_text(json.dumps(sorted(words), indent=0) + "\n")

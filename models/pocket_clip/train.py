@@ -1,6 +1,7 @@
 """Pretrain pocket_clip on rendered pictures alone: `python -m models.pocket_clip.train`, from the root.
 
-Everything is fixed by SEED; the last step is what is saved, no picture of a real digit is ever read.
+Everything is fixed by the seed; the last step is what is saved, no picture of a real digit is ever read.
+`--config`, `--seed` and `--text-from` train another version of it (analysis/backbone_update/README.md).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
 from .render.dataset import CAPTIONS_EACH, CHUNK, render_dataset
-from .towers import CompactTokens, build_model, encode_compact_text, save_model
+from .towers import CONFIG_FILE, CompactTokens, build_model, encode_compact_text, save_model, trained_model
 
 SEED = 0
 BATCH = 128
@@ -64,15 +66,17 @@ def make_optimizer(model: nn.Module, tokens: CompactTokens) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS)
 
 
-def train(images: np.ndarray, token_rows: np.ndarray, steps: int) -> tuple[nn.Module, CompactTokens]:
-    """Fit both towers to pictures (N, 32, 32, 3) and their token rows (N, 2, 32).
+def train(
+    images: np.ndarray, token_rows: np.ndarray, steps: int, model: nn.Module | None = None, seed: int = SEED
+) -> tuple[nn.Module, CompactTokens]:
+    """Fit both towers to pictures (N, 32, 32, 3) and their token rows (N, 2, 32), from `model` on.
 
     In float32: bfloat16 saves nothing on a CPU that has to emulate it (ten times slower on the one used).
     """
-    torch.manual_seed(SEED)
-    generator = torch.Generator().manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
-    model = build_model().to(memory_format=torch.channels_last).train()
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = (model or build_model()).to(memory_format=torch.channels_last).train()
     tokens = CompactTokens(np.unique(token_rows), model.token_embedding)
     rows_all = tokens.compact(token_rows)
     optimizer, loss_function = make_optimizer(model, tokens), ClipLoss()
@@ -111,20 +115,25 @@ def main(
     steps: int = typer.Option(3000, help="training steps of 128 pictures"),
     processes: int = typer.Option(2, help="processes that render"),
     threads: int = typer.Option(1, help="CPU threads that train; two gain little on so small a model"),
+    seed: int = typer.Option(SEED, help="of the pictures and of the weights"),
+    config: str = typer.Option(str(CONFIG_FILE), help="open_clip config; the weights are written beside it"),
+    text_from: str = typer.Option("", help="config of a trained version whose text tower it starts from"),
 ) -> None:
     """Render, train, save."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    data = render_dataset(thousands * 1000 // CHUNK, SEED, processes)
+    data = render_dataset(thousands * 1000 // CHUNK, seed, processes)
     log.info(
         "rendered %d pictures, %d words, %.0f s",
         len(data.images),
         len(data.words),
         time.perf_counter() - started,
     )
-    model, tokens = train(data.images, data.tokens, steps)
-    save_model(model, tokens, data.words)
+    torch.manual_seed(seed)
+    earlier = trained_model(Path(text_from)) if text_from else None
+    model, tokens = train(data.images, data.tokens, steps, build_model(Path(config), earlier), seed)
+    save_model(model, tokens, data.words, Path(config).with_suffix(".safetensors"))
     log.info("saved after %.0f s", time.perf_counter() - started)
 
 
