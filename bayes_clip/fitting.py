@@ -20,7 +20,8 @@ from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.program import Program, require_head
 from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.stream import Stream
-from bayes_clip.model import AdapterModel, as_program, context_of, find_model
+from bayes_clip.inputs import inputs_of, task_context
+from bayes_clip.model import AdapterModel, as_program, find_model
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.precision import full_precision
@@ -33,6 +34,7 @@ __all__ = ["Fit", "FitSettings", "fit"]
 MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
 NEED_A_SLOPE = ("map", "ekf", "laplace")  # engines that follow the Jacobian from the prior mean
 MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
+MOST_NUMBERS_MEASURED = 2**26  # of the Jacobian of those rows
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def fit(
         prior_variance=tuned.prior_variance,
         covariance_scale=tuned.covariance_scale,
     )
-    posterior = Posterior(problem.build(tuned.prior_variance), weights, source, stream)
+    posterior = Posterior(problem.model, weights, source, stream)
     return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start, drift)
 
 
@@ -176,14 +178,11 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
     Raises:
         UserError: the program has another number of outputs than the task has classes.
     """
-    context = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
-    context = replace(context, text_features=context.text_features.to(settings.device, settings.torch_dtype))
-
-    def build(prior_variance: float) -> AdapterModel:
-        return kind(context, prior_variance)
-
-    inputs = task.support_features.to(settings.device, settings.torch_dtype)
-    problem = Problem(build, inputs, task.support_labels.to(settings.device), 1.0)
+    place = settings.device, settings.torch_dtype
+    context = task_context(kind, task)
+    context = replace(context, text_features=context.text_features.to(*place))
+    inputs = inputs_of(kind, context, task.support_rows).to(*place)
+    problem = Problem(kind, context, inputs, task.support_labels.to(settings.device), 1.0)
     program = problem.program
     classes = program.observation.class_logits(inputs.new_zeros(1, program.outputs)).shape[1]
     if classes != task.num_classes:
@@ -192,7 +191,9 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             "one output per class (or a single Normal or Bernoulli output for two classes)"
         )
     _check_coding(program, inputs[:1], classes)
-    some = inputs[:: max(1, len(inputs) // MOST_ROWS_MEASURED)]
+    numbers = 1 if program.is_head else program.outputs * program.prior_mean.numel()
+    most = max(1, min(MOST_ROWS_MEASURED, MOST_NUMBERS_MEASURED // numbers))
+    some = inputs[:: -(-len(inputs) // most)]
     variance = float(designs.times(program.design(some).square(), program.prior_variance).mean())
     if not variance > 0 and settings.engine in NEED_A_SLOPE:
         raise UserError(

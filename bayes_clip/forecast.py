@@ -24,7 +24,8 @@ from bayes_clip.inference.batches import balanced_folds, batches
 from bayes_clip.inference.engines import Problem, filtered
 from bayes_clip.inference.held_out import CLOSED_FORM_FAMILIES, MOST_ROWS
 from bayes_clip.inference.program import require_head
-from bayes_clip.model import AdapterModel, context_of, find_model
+from bayes_clip.inputs import inputs_of, task_context
+from bayes_clip.model import find_model
 from bayes_clip.precision import full_precision
 from bayes_clip.rates import Rates, eigen_rate, measure
 from bayes_clip.settings import FitSettings
@@ -189,17 +190,13 @@ def _in_its_span(task: Task, settings: FitSettings, rows: Tensor) -> Problem:
 def _problem(task: Task, settings: FitSettings) -> Problem:
     """The support set as an engine sees it, at the prior variance that is given or likely."""
     kind, place = find_model(settings.model), (settings.device, settings.torch_dtype)
-    whole = context_of(task.text_features, task.class_names, task.logit_scale, task.num_features)
+    whole = task_context(kind, task)
     context = replace(whole, text_features=whole.text_features.to(*place))
-
-    def build(prior_variance: float) -> AdapterModel:
-        return kind(context, prior_variance)
-
     variance = settings.prior_variance or default_variance(
         settings.update_rule, task.logit_scale**2, task.text_features is not None
     )
-    inputs, labels = task.support_features.to(*place), task.support_labels.to(settings.device)
-    return Problem(build, inputs, labels, variance)
+    inputs = inputs_of(kind, context, task.support_rows).to(*place)
+    return Problem(kind, context, inputs, task.support_labels.to(settings.device), variance)
 
 
 def _timed(work: Callable[[], object]) -> float:

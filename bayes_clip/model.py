@@ -3,6 +3,9 @@
 A model program is a Python file that defines one subclass of `AdapterModel`: a prior over weights and logits
 as a function of weights and inputs. The object itself is the Pyro model that every engine reads. A plain Pyro
 function called ``model(inputs, labels=None)`` does as well.
+
+What a program may know of its task is its `Context`; what it takes as inputs, and whether it needs labelled
+rows or the encoder itself, it says in class variables.
 """
 
 from __future__ import annotations
@@ -14,18 +17,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyro
 import torch
 from pyro.distributions import Categorical
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from bayes_clip.errors import UserError, nearest
+from bayes_clip.recipe import Recipe
 from bayes_clip.resources import models_folder
 
+if TYPE_CHECKING:  # open_clip takes seconds to import; most programs do without
+    from bayes_clip.backbone.encoder import Backbone
+
 REGISTERED_AS = "bayes_clip.models"
+
+# What a program's inputs are: unit feature rows; features as they left the encoder; what the image tower has
+# before its last projection; or the preprocessed pixels, flattened.
+Takes = Literal["unit", "raw", "pooled", "pixels"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Labelled rows, for programs that keep a cache of them or their means."""
+
+    inputs: Tensor  # (N, F) as the program takes them
+    labels: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The affine map at the end of an image tower: features are ``pooled @ weight + bias``."""
+
+    weight: Tensor  # (F, D)
+    bias: Tensor | None = None  # (D,)
 
 
 @dataclass(frozen=True)
@@ -36,16 +64,26 @@ class Context:
     class_names: tuple[str, ...]
     logit_scale: float
     has_text: bool = True
+    width: int | None = None  # F of its inputs; None: D
+    support: Support | None = None  # for programs that use it: the rows that are being learned
+    encoder: Backbone | None = None  # for programs that use it
+    templates: tuple[str, ...] = ()  # the task's prompts; empty: the encoder's own
+    projection: Projection | None = None  # for programs that take pooled features
 
 
 class AdapterModel:
     """A Pyro model of labels given image features; subclasses define `prior` and `logits`.
 
     ``model(inputs, labels)`` samples the sites of `prior()`, opens the plate ``data`` over the rows of
-    `inputs` (N, D) and observes ``labels ~ Categorical(logits)``; without labels it draws them.
+    `inputs` (N, F) and observes ``labels ~ Categorical(logits)``; without labels it draws them.
     """
 
     tunes_prior: ClassVar[bool] = True  # whether `prior_variance` means anything to it
+    takes: ClassVar[Takes] = "unit"
+    uses_support: ClassVar[bool] = False  # whether it reads `context.support`
+    uses_encoder: ClassVar[bool] = False  # whether it reads `context.encoder`
+    engines: ClassVar[tuple[str, ...] | None] = None  # those it may run under; None: all
+    recipe: ClassVar[Recipe | None] = None  # how its authors train it (engine sgd)
 
     def __init__(self, context: Context, prior_variance: float) -> None:
         self.context = context
@@ -54,13 +92,26 @@ class AdapterModel:
         self.class_names = context.class_names
         self.logit_scale = context.logit_scale
 
+    @property
+    def width(self) -> int:
+        """F, how many columns its inputs have."""
+        return self.context.width or self.text_features.shape[1]
+
     def prior(self) -> dict[str, TorchDistributionMixin]:
         """Site name -> Gaussian; its event shape is the shape of the weights."""
         raise NotImplementedError
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """Logits (..., N, C) for inputs (N, D); broadcasts over leading dimensions of the weights."""
+        """Logits (..., N, C) for inputs (N, F); broadcasts over leading dimensions of the weights."""
         raise NotImplementedError
+
+    def start(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The weights that its recipe starts from; the prior mean unless the authors start elsewhere."""
+        return {name: distribution.mean for name, distribution in self.prior().items()}
+
+    def loss(self, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        """What its recipe minimises: the mean cross-entropy, unless the authors add to it."""
+        return cross_entropy(self.logits(weights, inputs), labels)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = {name: pyro.sample(name, distribution) for name, distribution in self.prior().items()}
@@ -70,6 +121,21 @@ class AdapterModel:
     def __repr__(self) -> str:
         classes, features = self.text_features.shape
         return f"{type(self).__name__}({classes} classes, {features} features, v={self.prior_variance:g})"
+
+
+class TextSideModel(AdapterModel):
+    """A program that adapts the class texts alone: logits = s X T(w)ᵀ.
+
+    Subclasses define `prior` and `class_features`. Images enter only through their unit features, so the
+    Jacobian of T is taken once for each class and batch, however many images there are.
+    """
+
+    def class_features(self, weights: dict[str, Tensor]) -> Tensor:
+        """Unit class features (..., C, D); broadcasts over leading dimensions of the weights."""
+        raise NotImplementedError
+
+    def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return self.logit_scale * inputs @ self.class_features(weights).mT
 
 
 class FunctionModel(AdapterModel):

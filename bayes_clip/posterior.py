@@ -19,6 +19,7 @@ from pyro.distributions import (
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
 
+from bayes_clip.data.rows import Rows
 from bayes_clip.distributions import Drawn
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import ClassBlock, Diagonal, Full, Kronecker, LowRankPrecision, VariationalDiagonal
@@ -28,6 +29,7 @@ from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.program import read_program
 from bayes_clip.inference.program_logits import ProgramLogits
 from bayes_clip.inference.stream import Stream
+from bayes_clip.inputs import inputs_of
 from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 from bayes_clip.model import AdapterModel
 from bayes_clip.precision import full_precision
@@ -80,7 +82,7 @@ class Posterior(AutoContinuous):
         self.source = source
         self.stream = stream  # what `update` needs; None for engines that do not stream
         like = weights.mean
-        width = model.text_features.shape[1]
+        width = model.width
         probe = torch.full((1, width), width**-0.5).to(like)
         self.logits = ProgramLogits(read_program(model, probe), weights)
         # The prototype needs the labels to be observed: Pyro's guides take no discrete latent.
@@ -145,25 +147,28 @@ class Posterior(AutoContinuous):
 
     @torch.no_grad()
     @full_precision()
-    def predict(self, features: Tensor, budget: int = WORKING_BYTES) -> Prediction:
-        """Probabilities, doubt and novelty for features (N, D); rows are scaled to unit length.
+    def predict(self, rows: Tensor | Rows, budget: int = WORKING_BYTES) -> Prediction:
+        """Probabilities, doubt and novelty for inputs (N, F), or the rows of a task or feature file.
 
-        Rows are worked on by as many at once as `budget` bytes hold. What is said of a row does not depend on
-        the others, but for rounding.
+        Features (N, D) of a program that takes unit rows are scaled to unit length. One that takes raw or
+        pooled features or pixels makes them of `Rows`; a bare tensor must be what it takes. Rows are worked
+        on by as many at once as `budget` bytes hold. What is said of a row does not depend on the others, but
+        for rounding.
 
         Raises:
-            UserError: another number of features than the posterior was fitted with, NaN or zero rows.
+            UserError: another number of features than the posterior was fitted with, NaN or zero rows, or no
+                pictures where the program takes them.
         """
-        self._check(features)
+        inputs = self._inputs(rows)
         classes, size = len(self.class_names), self.weights.mean.element_size()
         row_bytes = size * (self.logits.row_numbers + DRAWN * classes) + 8 * IN_FLOAT64 * classes
-        many = len(features) * classes > MANY_NUMBERS
+        many = len(inputs) * classes > MANY_NUMBERS
 
-        def said(rows: Tensor) -> tuple[Tensor, ...]:
-            return tuple(vars(self._predict_chunk(self._unit(rows), many, budget)).values())
+        def said(part: Tensor) -> tuple[Tensor, ...]:
+            return tuple(vars(self._predict_chunk(self._unit(part), many, budget)).values())
 
         fields = by_rows(
-            said, features, rows_within(budget, row_bytes), lambda starts: track(starts, "Predicting")
+            said, inputs, rows_within(budget, row_bytes), lambda starts: track(starts, "Predicting")
         )
         return Prediction(*fields)
 
@@ -189,13 +194,18 @@ class Posterior(AutoContinuous):
         said = (probabilities, aleatoric, epistemic, novelty, mean, variance)
         return Prediction(*(tensor.cpu() for tensor in said))
 
-    def _checked(self, features: Tensor) -> Tensor:
-        """Rows of unit length in the dtype and on the device of the weights."""
-        self._check(features)
-        return self._unit(features)
+    def _checked(self, rows: Tensor | Rows) -> Tensor:
+        """Inputs as the program takes them; see `predict`."""
+        return self._unit(self._inputs(rows))
+
+    def _inputs(self, rows: Tensor | Rows) -> Tensor:
+        program = self.program
+        inputs = inputs_of(type(program), program.context, rows) if isinstance(rows, Rows) else rows
+        self._check(inputs)
+        return inputs
 
     def _check(self, features: Tensor) -> None:
-        expected = self.program.text_features.shape[1]
+        expected = self.program.width
         if features.ndim != 2 or features.shape[1] != expected:
             raise UserError(
                 f"features of shape {tuple(features.shape)}: this posterior takes (N, {expected}); "
@@ -207,8 +217,9 @@ class Posterior(AutoContinuous):
             raise UserError(f"features row {int(broken.nonzero()[0])} is zero, NaN or infinite; drop it")
 
     def _unit(self, features: Tensor) -> Tensor:
+        """Rows as the program takes them, in the dtype and on the device of the weights."""
         rows = features.to(self.weights.mean)
-        return rows / rows.norm(dim=-1, keepdim=True)
+        return rows / rows.norm(dim=-1, keepdim=True) if self.program.takes == "unit" else rows
 
     def save(self, folder: Path | str) -> None:
         """Write it to a folder that `load_posterior` reads (safetensors and JSON)."""

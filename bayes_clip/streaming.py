@@ -24,6 +24,7 @@ from bayes_clip.data.task import DEFAULT_LOGIT_SCALE, Task
 from bayes_clip.errors import UserError
 from bayes_clip.inference.feeding import feed
 from bayes_clip.inference.kalman import StepInfo
+from bayes_clip.inputs import inputs_of
 from bayes_clip.posterior import Posterior
 from bayes_clip.precision import full_precision
 from bayes_clip.settings import FitSettings
@@ -112,7 +113,9 @@ def update(
         added = matched.new_names
         notes = [*matched.notes, *_other_scale(posterior, task)]
         places = torch.tensor(matched.places)[task.support_labels]
-        posterior, steps = _learned(posterior, task.support_features, places, pace or Pace(), checkpoints)
+        program = posterior.program
+        inputs = inputs_of(type(program), program.context, task.support_rows)
+        posterior, steps = _learned(posterior, inputs, places, pace or Pace(), checkpoints)
     assert posterior.stream is not None
     posterior.stream = replace(posterior.stream, updates=posterior.stream.updates + 1)
     seconds = time.perf_counter() - start
@@ -149,16 +152,16 @@ def request_to_update(
 
 
 def _learned(
-    posterior: Posterior, features: Tensor, labels: Tensor, pace: Pace, checkpoints: Checkpoints | None
+    posterior: Posterior, inputs: Tensor, labels: Tensor, pace: Pace, checkpoints: Checkpoints | None
 ) -> tuple[Posterior, list[StepInfo]]:
-    """The posterior after rows (N, D) of its own classes."""
+    """The posterior after rows (N, F) of its own classes."""
     belief, stream, source = posterior.weights, posterior.stream, posterior.source
     assert stream is not None
     try:
         belief, stream, steps = feed(
             belief,  # type: ignore[arg-type]  # a stream belongs to a belief
             stream,
-            features.to(belief.mean),
+            inputs.to(belief.mean),
             labels.to(belief.mean.device),
             pace.settings(source.settings),
             classes=len(posterior.class_names),
@@ -239,6 +242,7 @@ def _described(task: Task) -> dict[str, object]:
         "class_names": task.class_names,
         "logit_scale": task.logit_scale,
         "backbone": task.backbone,
+        "templates": task.templates,
         "task": task.name,
         "draw": (task.shots, task.seed),
     }

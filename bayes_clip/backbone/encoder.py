@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Backbone:
     preprocess: Callable[[Any], Tensor]
     preprocessing: dict[str, Any]
     tokenize: Callable[[list[str]], Tensor]
+    asked: str = ""  # the name it was asked for by, from which it can be loaded again; empty: `name`
 
     def __repr__(self) -> str:
         weights = f" {self.pretrained}" if self.pretrained else ""
@@ -53,6 +55,12 @@ class Backbone:
             f"Backbone({self.name}{weights}: {self.feature_dim} features, logit scale "
             f"{self.logit_scale:.4g}, {self.device}, {self.fingerprint})"
         )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its preprocessed pictures."""
+        size = self.preprocessing["size"]
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
     def precision(self) -> str:
@@ -173,8 +181,7 @@ class Backbone:
             return self.model.encode_image(pixels, normalize=False).float()
 
     def _check_pixels(self, pixels: Tensor, index: int) -> None:
-        size = self.preprocessing["size"]
-        wanted = (3, *((size, size) if isinstance(size, int) else size))
+        wanted = (3, *self.image_size)
         if pixels.shape != wanted:
             raise UserError(
                 f"picture {index}: pixels {tuple(pixels.shape)}, and {self.name} takes {wanted} of what is "
@@ -199,7 +206,8 @@ def load_backbone(name: str = pocket.NAME, pretrained: str | None = None, device
         if pretrained is not None:
             raise UserError(f"--pretrained {pretrained}: pocket_clip has its own weights; leave it out")
         return _load_pocket(device)
-    return _backbone(create(name, pretrained, device), pretrained, device)
+    backbone = _backbone(create(name, pretrained, device), pretrained, device)
+    return replace(backbone, asked=str(Path(name).resolve()) if name.endswith(".json") else name)
 
 
 def middle_part(image: Image.Image) -> Image.Image:

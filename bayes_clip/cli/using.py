@@ -40,7 +40,7 @@ def predict(
     known, held_out = load_posterior(posterior), load_held_out(posterior)
     rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
     check_backbone(known, rows.backbone, inputs)
-    verdicts = judge(known.predict(rows.features), known.class_names, rows.paths, held_out, abstain_at)
+    verdicts = judge(known.predict(rows.rows), known.class_names, rows.paths, held_out, abstain_at)
     if out is not None:
         save_verdicts(verdicts, out)
     tables.show(tables.verdict_table(verdicts))
@@ -96,7 +96,7 @@ def evaluate(
     if arviz is not None:
         from bayes_clip.report.export import save_arviz, to_arviz
 
-        save_arviz(to_arviz(known, loaded.query_features, loaded.query_labels), arviz)
+        save_arviz(to_arviz(known, loaded.query_rows, loaded.query_labels), arviz)
     tables.show_comparison(comparison, out)
 
 

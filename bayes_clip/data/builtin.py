@@ -15,7 +15,8 @@ from bayes_clip.data.digit_images import DIGIT_CLASS_NAMES, DigitVariant, digit_
 from bayes_clip.data.encode import encode_class_names
 from bayes_clip.data.not_digits import not_digits
 from bayes_clip.data.rendered_shapes import render_shapes_task
-from bayes_clip.data.task import Task, make_task
+from bayes_clip.data.rows import Pictures
+from bayes_clip.data.task import Task, make_task, with_encoder
 
 if TYPE_CHECKING:
     from bayes_clip.backbone.encoder import Backbone
@@ -56,10 +57,11 @@ def digit_pool(labels: np.ndarray) -> np.ndarray:
 def _digits(name: str, backbone: Backbone, templates: Sequence[str] | None) -> Task:
     images, labels = digit_images(DIGIT_VARIANTS[name])
     features = _encode(images, backbone, f"encoding {name}")
-    outside = _encode(_pictures_of_no_digit(), backbone, "encoding pictures that are no digits")
+    others = _pictures_of_no_digit()
+    outside = _encode(others, backbone, "encoding pictures that are no digits")
     pool = digit_pool(labels)
     text, notes = encode_class_names(backbone, DIGIT_CLASS_NAMES, templates)
-    return make_task(
+    task = make_task(
         name,
         features[pool],
         labels[pool],
@@ -73,12 +75,14 @@ def _digits(name: str, backbone: Backbone, templates: Sequence[str] | None) -> T
         query_images=_channels_first(images[~pool]),
         notes=notes,
     )
+    sides = images[pool], images[~pool], others
+    return with_encoder(task, backbone, templates, *(_pictures(side) for side in sides))
 
 
 def _shapes(name: str, backbone: Backbone, templates: Sequence[str] | None) -> Task:
     rendered = render_shapes_task()
     text, notes = encode_class_names(backbone, rendered.class_names, templates)
-    return make_task(
+    task = make_task(
         name,
         _encode(rendered.support_images, backbone, f"encoding {name}"),
         rendered.support_labels,
@@ -91,6 +95,8 @@ def _shapes(name: str, backbone: Backbone, templates: Sequence[str] | None) -> T
         query_images=_channels_first(rendered.query_images),
         notes=notes,
     )
+    sides = rendered.support_images, rendered.query_images
+    return with_encoder(task, backbone, templates, *(_pictures(side) for side in sides))
 
 
 @lru_cache(maxsize=1)
@@ -106,6 +112,10 @@ def _encode(images: np.ndarray, backbone: Backbone, description: str) -> Tensor:
             yield Image.fromarray(image)
 
     return backbone.encode_images(pictures(), description=description, total=len(images))
+
+
+def _pictures(images: np.ndarray) -> Pictures:
+    return Pictures(lambda number: Image.fromarray(images[number]), tuple(range(len(images))))
 
 
 def _channels_first(images: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bayes_clip.data.images import load_image, thumbnail
+from bayes_clip.data.rows import Pictures
 from bayes_clip.errors import UserError
 
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
@@ -77,6 +78,11 @@ def encode_files(
         thumbnails=torch.stack(small) if small else None,
         notes=tuple(f"skipped {error}" for error in broken),
     )
+
+
+def picture_files(paths: Sequence[Path], kept: Sequence[int]) -> Pictures:
+    """The picture files that could be read, to be read again by programs that take more than features."""
+    return Pictures(lambda number: load_image(paths[number]), tuple(kept))
 
 
 def encode_class_names(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayes_clip.data.arrays import read_arrays, write_arrays
 from bayes_clip.data.checks import class_labels, labels_below, names_of_classes, unit_rows
+from bayes_clip.data.rows import Pictures, Rows
 from bayes_clip.data.task import Task, make_task
 from bayes_clip.errors import UserError
 
@@ -40,6 +41,12 @@ class FeatureFile:
     backbone: str | None = None  # fingerprint of the encoder
     precision: str | None = None  # what it ran in: float32, or float16 on a GPU; features differ by rounding
     notes: tuple[str, ...] = ()
+    pictures: Pictures | None = None  # where the features were just made of them
+
+    @property
+    def rows(self) -> Rows:
+        """The rows, for programs that take more than unit features."""
+        return Rows(self.features, self.norms, self.pictures)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -12,10 +12,10 @@ import numpy as np
 from bayes_clip.backbone.templates import read_templates
 from bayes_clip.data.arrays import is_array_file
 from bayes_clip.data.builtin import TASKS, builtin_task
-from bayes_clip.data.encode import encode_class_names, encode_files
+from bayes_clip.data.encode import encode_class_names, encode_files, picture_files
 from bayes_clip.data.feature_file import FeatureFile, load_feature_file, load_feature_task, make_feature_file
 from bayes_clip.data.image_folder import list_pictures, scan_folder
-from bayes_clip.data.task import Task, make_task
+from bayes_clip.data.task import Task, make_task, with_encoder
 from bayes_clip.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def load_input(
     labels = None
     if pictures.labels is not None:
         labels = np.array(pictures.labels)[list(encoded.kept)]
-    return make_feature_file(
+    file = make_feature_file(
         encoded.features,
         paths=[str(pictures.paths[index]) for index in encoded.kept],
         labels=labels,
@@ -84,6 +84,7 @@ def load_input(
         notes=encoded.notes,
         source=str(path),
     )
+    return replace(file, pictures=picture_files(pictures.paths, encoded.kept))
 
 
 def with_ood(task: Task, outside: FeatureFile) -> Task:
@@ -104,7 +105,13 @@ def with_ood(task: Task, outside: FeatureFile) -> Task:
             "encode both with the same --backbone"
         )
     notes = (*task.notes, *outside.notes)
-    return replace(task, ood_features=outside.features, ood_norms=outside.norms, notes=notes)
+    return replace(
+        task,
+        ood_features=outside.features,
+        ood_norms=outside.norms,
+        ood_pictures=outside.pictures,
+        notes=notes,
+    )
 
 
 def _load(
@@ -121,11 +128,28 @@ def _load(
         if not path.exists():
             raise UserError(_no_such_task(str(name_or_path)))
         if path.is_file():
-            return load_feature_task(path, partial)
+            return _with_text_encoder(load_feature_task(path, partial), backbone, templates)
     prompts = None if templates is None else read_templates(templates)
     if str(name_or_path) in TASKS:
         return builtin_task(str(name_or_path), backbone or _pocket(device), prompts)
     return _folder_task(path, backbone, prompts, skip_broken, allow_unknown_classes, device, partial)
+
+
+def _with_text_encoder(task: Task, backbone: Backbone | None, templates: str | Sequence[str] | None) -> Task:
+    """A feature task with the encoder that made its features, where one was named: its texts can be adapted.
+
+    Raises:
+        UserError: the features are of another backbone, by fingerprint or dimension.
+    """
+    if backbone is None:
+        return task
+    if task.backbone not in (None, backbone.fingerprint) or task.num_features != backbone.feature_dim:
+        raise UserError(
+            f"{task.name}: its features ({task.num_features} columns, backbone {task.backbone or 'unknown'}) "
+            f"are not of {backbone.name} ({backbone.feature_dim}, {backbone.fingerprint}); name theirs"
+        )
+    prompts = None if templates is None else read_templates(templates)
+    return replace(task, encoder=backbone, templates=tuple(prompts or ()))
 
 
 def _no_such_task(name: str) -> str:
@@ -164,8 +188,10 @@ def _folder_task(
     }
     name, labels = path.resolve().name, np.array(folder.support.labels)[list(support.kept)]
     notes = (*folder.notes, *notes, *support.notes)
+    shown = picture_files(folder.support.paths, support.kept)
     if partial:
-        return make_task(name, support.features, labels, notes=notes, partial=True, **known)
+        task = make_task(name, support.features, labels, notes=notes, partial=True, **known)
+        return with_encoder(task, backbone, templates, shown)
     query = encode_files(
         backbone,
         folder.query.paths,
@@ -175,7 +201,9 @@ def _folder_task(
     )
     truth = np.array(folder.query.labels)[list(query.kept)]
     known |= {"query_images": query.thumbnails, "notes": (*notes, *query.notes)}
-    return make_task(name, support.features, labels, query.features, truth, **known)
+    task = make_task(name, support.features, labels, query.features, truth, **known)
+    asked = picture_files(folder.query.paths, query.kept)
+    return with_encoder(task, backbone, templates, shown, asked)
 
 
 def _pocket(device: str) -> Backbone:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bayes_clip.data.checks import class_labels, labels_below, names_of_classes, positive_scalar, unit_rows
+from bayes_clip.data.rows import Pictures, Rows
 from bayes_clip.errors import UserError
+
+if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
+    from bayes_clip.backbone.encoder import Backbone
 
 DEFAULT_LOGIT_SCALE = 100.0
 MOST_CLASSES = 100_000  # of a partial task, where the number of rows does not bound it
@@ -43,6 +47,11 @@ class Task:
     shots: int | None = None  # images per class asked for; None: the whole support set
     seed: int | None = None  # of the draw of the support set
     notes: tuple[str, ...] = ()  # what the user should be told
+    encoder: Backbone | None = None  # what made the features, for programs that work inside it
+    templates: tuple[str, ...] = ()  # of the prompts; empty: the encoder's own
+    support_pictures: Pictures | None = None  # N of them, where they are at hand
+    query_pictures: Pictures | None = None
+    ood_pictures: Pictures | None = None
     is_partial: bool = False  # more labels for a posterior: perhaps of some classes only, perhaps no queries
 
     @property
@@ -54,6 +63,34 @@ class Task:
     def num_features(self) -> int:
         """D."""
         return self.support_features.shape[1]
+
+    @property
+    def support_rows(self) -> Rows:
+        """The support side, for programs that take more than unit features."""
+        return Rows(self.support_features, self.support_norms, self.support_pictures)
+
+    @property
+    def query_rows(self) -> Rows:
+        """The query side."""
+        return Rows(self.query_features, self.query_norms, self.query_pictures)
+
+    @property
+    def ood_rows(self) -> Rows | None:
+        """The rows from elsewhere, where there are any."""
+        return (
+            None if self.ood_features is None else Rows(self.ood_features, self.ood_norms, self.ood_pictures)
+        )
+
+    def with_support(self, kept: Tensor) -> Task:
+        """The same task with these support rows alone: indices, or a mask."""
+        norms, pictures = self.support_norms, self.support_pictures
+        return replace(
+            self,
+            support_features=self.support_features[kept],
+            support_labels=self.support_labels[kept],
+            support_norms=None if norms is None else norms[kept],
+            support_pictures=None if pictures is None else pictures.pick(kept),
+        )
 
     def __repr__(self) -> str:
         drawn = "" if self.shots is None else f", shots={self.shots}, seed={self.seed}"
@@ -140,6 +177,25 @@ def make_task(
     )
 
 
+def with_encoder(
+    task: Task,
+    encoder: Backbone,
+    templates: Sequence[str] | None,
+    support: Pictures,
+    query: Pictures | None = None,
+    ood: Pictures | None = None,
+) -> Task:
+    """`task` with what made its features: the encoder, the prompts and the pictures, row by row."""
+    return replace(
+        task,
+        encoder=encoder,
+        templates=tuple(templates or ()),
+        support_pictures=support,
+        query_pictures=query,
+        ood_pictures=ood,
+    )
+
+
 def refuse_partial(task: Task) -> None:
     """Refuse a task that may lack classes or queries where a whole one is needed.
 
@@ -178,15 +234,7 @@ def few_shot(task: Task, shots: int | None, seed: int) -> Task:
             short.append(f"'{class_name}' has {len(rows)}")
     notes = [f"{_listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
     keep = torch.from_numpy(np.concatenate(drawn))
-    return replace(
-        task,
-        support_features=task.support_features[keep],
-        support_labels=task.support_labels[keep],
-        support_norms=None if task.support_norms is None else task.support_norms[keep],
-        shots=shots,
-        seed=seed,
-        notes=(*task.notes, *notes),
-    )
+    return replace(task.with_support(keep), shots=shots, seed=seed, notes=(*task.notes, *notes))
 
 
 def _class_names(

@@ -94,9 +94,9 @@ def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None 
     """
     task = in_class_order(task, posterior.class_names)
     start = time.perf_counter()
-    prediction = posterior.predict(task.query_features)
+    prediction = posterior.predict(task.query_rows)
     predict_seconds = time.perf_counter() - start
-    outside = None if task.ood_features is None else posterior.predict(task.ood_features)
+    outside = None if task.ood_rows is None else posterior.predict(task.ood_rows)
     probabilities, labels = _array(prediction.probabilities), task.query_labels.cpu().numpy()
     novelty = _array(prediction.novelty)
     ood_novelty = None if outside is None else _array(outside.novelty)

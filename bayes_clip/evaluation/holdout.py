@@ -64,7 +64,9 @@ def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
     for fold in track(folds, "Leaving out parts of the support set"):
         kept = torch.ones(count, dtype=torch.bool)
         kept[fold] = False
-        prediction = _fitted_alike(_only(task, kept), posterior).predict(task.support_features[fold])
+        prediction = _fitted_alike(task.with_support(kept), posterior).predict(
+            task.with_support(fold).support_rows
+        )
         rows = fold.numpy()
         novelty[rows] = prediction.novelty.double().numpy()
         confidence[rows], correct[rows] = confidence_and_correct(
@@ -128,13 +130,3 @@ def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:
     settings = replace(source.settings, prior_variance=given, predictive="plug_in")
     fitted = fit(task, settings, program=program).posterior
     return Posterior(fitted.program, fitted.weights, source)
-
-
-def _only(task: Task, kept: torch.Tensor) -> Task:
-    norms = None if task.support_norms is None else task.support_norms[kept]
-    return replace(
-        task,
-        support_features=task.support_features[kept],
-        support_labels=task.support_labels[kept],
-        support_norms=norms,
-    )

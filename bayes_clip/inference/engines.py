@@ -5,7 +5,6 @@ Each engine also says what it would have said of left-out folds, from which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,7 +24,7 @@ from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.program_mode import mode_of_program
 from bayes_clip.inference.stream import Stream
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
-from bayes_clip.model import AdapterModel
+from bayes_clip.model import AdapterModel, Context, Support
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
 from bayes_clip.threads import one_thread
@@ -35,15 +34,17 @@ from bayes_clip.threads import one_thread
 class Problem:
     """A model program at one prior variance with its labelled rows, in the fit's dtype and device."""
 
-    build: Callable[[float], AdapterModel]  # prior variance -> program
+    kind: type[AdapterModel]
+    context: Context
     inputs: Tensor  # (N, F)
     labels: Tensor  # (N,)
     prior_variance: float
 
     @property
     def model(self) -> AdapterModel:
-        """The program at this prior variance."""
-        return self.build(self.prior_variance)
+        """The program at this prior variance; if it keeps labelled rows, these ones."""
+        support = Support(self.inputs, self.labels) if self.kind.uses_support else None
+        return self.kind(replace(self.context, support=support), self.prior_variance)
 
     @cached_property
     def program(self) -> Program:

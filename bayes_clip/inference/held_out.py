@@ -64,6 +64,7 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
         return None
     program = problem.program
     closed = settings.engine != "vi" and settings.family in CLOSED_FORM_FAMILIES and has_closed_form(program)
+    closed = closed and not problem.kind.uses_support  # what it keeps of a fold's rows goes with the fold
     large = settings.engine != "map" and max(len(fold) for fold in folds) > LARGEST_FOLD
     if large or not closed:
         return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from bayes_clip.data.rows import Rows
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian.point import Draws
 from bayes_clip.memory import WORKING_BYTES, rows_within
@@ -33,8 +34,8 @@ class Drawn:
 
 
 @torch.no_grad()
-def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, seed: int) -> Drawn:
-    """Draw weights from the posterior and run the program with each of them on features (N, D).
+def draw(posterior: Posterior, features: Tensor | Rows, labels: Tensor, draws: int, seed: int) -> Drawn:
+    """Draw weights from the posterior and run the program with each of them on features (N, D), or rows.
 
     Raises:
         UserError: fewer than one draw, labels that do not fit the features, or features that do not fit the
@@ -42,7 +43,7 @@ def draw(posterior: Posterior, features: Tensor, labels: Tensor, draws: int, see
     """
     if draws < 1:
         raise UserError(f"draws={draws}: must be at least 1")
-    if labels.shape != features.shape[:1]:
+    if labels.shape != (len(features),):
         raise UserError(
             f"labels of shape {tuple(labels.shape)} for {len(features)} rows of features; give one each"
         )

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from xarray import DataArray
 
+from bayes_clip.data.rows import Rows
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.posterior import Posterior
 from bayes_clip.report.draws import attributes, draw
@@ -27,7 +28,7 @@ DRAWS = 500
 
 def to_arviz(
     posterior: Posterior,
-    features: Tensor,
+    features: Tensor | Rows,
     labels: Tensor,
     draws: int = DRAWS,
     seed: int = 0,
@@ -36,8 +37,8 @@ def to_arviz(
 ) -> Any:
     """Any posterior as ArviZ's `InferenceData` (0.x) or `DataTree` (1.x), all groups in one call.
 
-    `features` (N, D) and `labels` (N,): the rows that the data groups are about. Leave-one-out needs the rows
-    that the posterior was fitted to (``task.support_features``); rows it never saw make the predictive checks
+    `features` (N, D), or `Rows` of a task, and `labels` (N,): what the data groups are about. Leave-one-out
+    needs those that the posterior was fitted to (``task.support_rows``); others make the predictive checks
     out of sample, and `loo` meaningless. Draws are independent, except those of a chain (`nuts`), which are
     exported evenly spaced and never more than there are. `seed`: of the draws; the caller's random numbers
     stay as they were. `thin`: keep every `thin`-th feature of weights (C, D), whose coordinates say which.
@@ -55,7 +56,7 @@ def to_arviz(
     """
     drawn = draw(posterior, features, labels, draws, seed)
     site = drawn.observed
-    classes, width = len(posterior.class_names), features.shape[1]
+    classes, width = len(posterior.class_names), posterior.program.width
     dims = {name: _dims(name, values.shape[1:], classes, width) for name, values in drawn.weights.items()}
     groups: dict[str, dict[str, np.ndarray]] = {
         "posterior": _one_chain(

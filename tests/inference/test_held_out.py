@@ -16,7 +16,7 @@ from bayes_clip.inference.folds import MOST_FOLDS, cavity_moments, without_folds
 from bayes_clip.inference.held_out import filtered_logits, held_out, searched
 from bayes_clip.inference.mode import mode_problem
 from bayes_clip.inference.rules import RULES, expected
-from bayes_clip.model import AdapterModel, context_of, find_model
+from bayes_clip.model import context_of, find_model
 from bayes_clip.settings import FitSettings
 from bayes_clip.tuning import MOST_LOOKS
 
@@ -24,11 +24,8 @@ from bayes_clip.tuning import MOST_LOOKS
 def problem_of(shots: int = 6, classes: int = 3, prior_variance: float = 1.0) -> Problem:
     task = tiny_task(shots=shots, classes=classes)
     context = context_of(task.text_features.double(), task.class_names, 5.0, task.num_features)
-
-    def build(prior_variance: float) -> AdapterModel:
-        return find_model("linear_probe")(context, prior_variance)
-
-    return Problem(build, task.support_features.double(), task.support_labels, prior_variance)
+    kind = find_model("linear_probe")
+    return Problem(kind, context, task.support_features.double(), task.support_labels, prior_variance)
 
 
 @pytest.mark.parametrize("engine", ["map", "laplace", "ekf"])

@@ -1,0 +1,44 @@
+"""Rows of a task or of a feature file: features, their lengths, and the pictures behind them where known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
+    from bayes_clip.backbone.encoder import Picture
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pictures:
+    """Pictures by number, read when they are wanted: most programs never ask for them."""
+
+    read: Callable[[int], Picture]
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (self.read(number) for number in self.numbers)
+
+    def pick(self, kept: Tensor) -> Pictures:
+        """Those at the places `kept`: indices, or a mask."""
+        places = kept.nonzero()[:, 0] if kept.dtype is torch.bool else kept
+        return Pictures(self.read, tuple(self.numbers[place] for place in places.tolist()))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows:
+    """N rows: unit features (N, D), their norms (N,) before they were scaled, and their pictures."""
+
+    features: Tensor
+    norms: Tensor | None = None
+    pictures: Pictures | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
