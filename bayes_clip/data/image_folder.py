@@ -36,6 +36,7 @@ class ImageFolder:
     support: Pictures
     query: Pictures
     notes: tuple[str, ...]
+    templates: tuple[str, ...] | None = None  # of its prompts; None: the backbone's own
 
 
 def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
@@ -52,8 +53,6 @@ def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
             in ``train/``, nothing to hold out, or a ``classnames.txt`` that does not fit.
     """
     root = existing_folder(root)
-    if any(root.glob("split_zhou_*.json")):
-        raise UserError(f"{root}: CoOp split files are not read yet; arrange the pictures as class folders")
     train, test = _split_folder(root, "train"), _split_folder(root, "test")
     if test is not None and train is None:
         raise UserError(f"{root}: has test/ but no train/ with class folders; add train/")

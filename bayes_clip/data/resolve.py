@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bayes_clip.backbone.templates import read_templates
 from bayes_clip.data.arrays import is_array_file
 from bayes_clip.data.builtin import TASKS, builtin_task
-from bayes_clip.data.encode import encode_class_names, encode_files, picture_files
+from bayes_clip.data.coop_dataset import is_coop_dataset, scan_coop_dataset
+from bayes_clip.data.encode import encode_files, picture_files
 from bayes_clip.data.feature_file import FeatureFile, load_feature_file, load_feature_task, make_feature_file
+from bayes_clip.data.folder_task import folder_task
 from bayes_clip.data.image_folder import list_pictures, scan_folder
-from bayes_clip.data.task import Task, make_task, with_encoder
+from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from bayes_clip.backbone.encoder import Backbone
 
 __all__ = ["TASKS", "load_input", "load_task", "with_ood"]
-
-LARGER_BACKBONE = "--backbone ViT-B-32 --pretrained laion2b_s34b_b79k"
 
 
 def load_task(
@@ -36,11 +36,12 @@ def load_task(
     ood: str | Path | None = None,
     partial: bool = False,
 ) -> Task:
-    """Load a built-in task (a key of `TASKS`), a folder of pictures or a feature task.
+    """Load a built-in task (a key of `TASKS`), a folder of pictures, a CoOp-style data set or a feature task.
 
     Args:
         backbone: encodes pictures; ``pocket_clip`` unless given. A feature task needs none.
-        templates: a set's name, a template, a file of templates or a list; the backbone's own unless given.
+        templates: a set's name, a template, a file of templates or a list; unless given CoOp's for its data
+            sets, else the backbone's own.
         skip_broken: leave broken pictures out and note it, instead of refusing.
         allow_unknown_classes: go on though ``pocket_clip`` never saw a word of the class names.
         device: where ``pocket_clip`` runs if it has to be loaded here.
@@ -132,7 +133,10 @@ def _load(
     prompts = None if templates is None else read_templates(templates)
     if str(name_or_path) in TASKS:
         return builtin_task(str(name_or_path), backbone or _pocket(device), prompts)
-    return _folder_task(path, backbone, prompts, skip_broken, allow_unknown_classes, device, partial)
+    folder = scan_coop_dataset(path) if is_coop_dataset(path) else scan_folder(path, partial)
+    return folder_task(
+        folder, backbone or _pocket(device), prompts, skip_broken, allow_unknown_classes, partial
+    )
 
 
 def _with_text_encoder(task: Task, backbone: Backbone | None, templates: str | Sequence[str] | None) -> Task:
@@ -156,54 +160,6 @@ def _no_such_task(name: str) -> str:
     hint = nearest(name, TASKS)
     kinds = f"a built-in task ({', '.join(TASKS)}), a folder of pictures or a feature file"
     return f"{name}: no such task; give {kinds}.{hint}"
-
-
-def _folder_task(
-    path: Path,
-    backbone: Backbone | None,
-    templates: Sequence[str] | None,
-    skip_broken: bool,
-    allow_unknown_classes: bool,
-    device: str,
-    partial: bool,
-) -> Task:
-    folder = scan_folder(path, partial)
-    backbone = backbone or _pocket(device)
-    unknown = backbone.unknown_words(folder.class_names)
-    if unknown and not allow_unknown_classes:
-        raise UserError(
-            f"{path}: {backbone.name} never saw the words {', '.join(unknown[:5])} of the class names; "
-            f"use a larger backbone ({LARGER_BACKBONE}), or insist with --allow-unknown-classes"
-        )
-    text, notes = encode_class_names(backbone, folder.class_names, templates)
-    support = encode_files(
-        backbone, folder.support.paths, skip_broken=skip_broken, description="encoding support pictures"
-    )
-    known: dict[str, Any] = {
-        "class_names": folder.class_names,
-        "text_features": text,
-        "logit_scale": backbone.logit_scale,
-        "backbone": backbone.fingerprint,
-        "source": str(path),
-    }
-    name, labels = path.resolve().name, np.array(folder.support.labels)[list(support.kept)]
-    notes = (*folder.notes, *notes, *support.notes)
-    shown = picture_files(folder.support.paths, support.kept)
-    if partial:
-        task = make_task(name, support.features, labels, notes=notes, partial=True, **known)
-        return with_encoder(task, backbone, templates, shown)
-    query = encode_files(
-        backbone,
-        folder.query.paths,
-        skip_broken=skip_broken,
-        with_thumbnails=True,
-        description="encoding query pictures",
-    )
-    truth = np.array(folder.query.labels)[list(query.kept)]
-    known |= {"query_images": query.thumbnails, "notes": (*notes, *query.notes)}
-    task = make_task(name, support.features, labels, query.features, truth, **known)
-    asked = picture_files(folder.query.paths, query.kept)
-    return with_encoder(task, backbone, templates, shown, asked)
 
 
 def _pocket(device: str) -> Backbone:

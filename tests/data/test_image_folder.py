@@ -123,13 +123,6 @@ def test_an_empty_class_a_missing_folder_and_a_file_are_refused(save_pictures: S
         scan_folder(root)
 
 
-def test_coop_split_files_are_refused_clearly(save_pictures: SavePictures) -> None:
-    root = save_pictures(*PETS)
-    (root / "split_zhou_Pets.json").write_text("{}")
-    with pytest.raises(UserError, match="CoOp split files are not read yet"):
-        scan_folder(root)
-
-
 def test_one_picture_is_a_list_of_one(save_pictures: SavePictures) -> None:
     path = save_pictures(*PETS) / "cat" / "1.png"
     pictures, class_names = list_pictures(path)
