@@ -20,6 +20,7 @@ from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
 from bayes_clip.model import find_model, list_models
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
+from bayes_clip.runnable import why_not
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def compare(
     """Fit and score every combination; ``settings`` holds what they share.
 
     `shots` None is the whole support set. ``all`` as a model or engine stands for every one (nuts left out:
-    it is for small problems). zero_shot is skipped with a note where a task has no text features.
+    it is for small problems). What cannot be fitted (`runnable.why_not`) is left out with a note.
 
     Raises:
         UserError: an unknown name, two tasks of one name, or what `fit` refuses.
@@ -60,6 +61,8 @@ def compare(
     cells = list(_cells(tasks, models, engines, shots, seeds, settings, notes))
     if None in shots and len(seeds) > 1:
         notes.append("the whole support set is no draw: there every seed repeats the same fit")
+    if not cells:
+        raise UserError(f"nothing to compare: {notes[-1]}")
     runs = []
     for cell in track(cells, "Comparing"):
         drawn = few_shot(cell.task, cell.shots, cell.seed)
@@ -142,8 +145,9 @@ def _cells(
 ) -> Iterable[Cell]:
     for task, count, seed, model in product(tasks, shots, seeds, models):
         for engine in engines:
-            if engine == "zero_shot" and task.text_features is None:
-                notes.append(f"{task.name}: zero_shot is left out, because the task has no text features")
+            refusal = why_not(find_model(model), model, engine, task)
+            if refusal is not None:
+                notes += [f"left out: {refusal}"]
                 continue
             chosen = replace(settings, model=model, engine=engine)
             remarks = (*chosen.remarks, *chosen.allocation(task.num_classes, task.num_features))

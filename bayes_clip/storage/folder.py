@@ -23,9 +23,10 @@ from torch import Tensor
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import FAMILIES
 from bayes_clip.gaussian.point import Draws, LowRank, Point
-from bayes_clip.model import Context, find_model, list_models
+from bayes_clip.model import find_model, list_models
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.settings import FitSettings
+from bayes_clip.storage.context import pack_context, unpack_context
 from bayes_clip.storage.files import read_tensors, remove_others, write_tensors, write_whole
 from bayes_clip.storage.lock import locked
 from bayes_clip.storage.packing import fields_of, pack_stream, rebuilt, taken, under, unpack_stream
@@ -71,9 +72,9 @@ def write_posterior(
     """`save_posterior` for who holds the lock of `target`: with what was `held_out`, and the run it is of."""
     source = asdict(posterior.source)
     source["settings"]["model"], program = program_file(posterior.source.settings.model)
-    context = posterior.program.context
+    known, described = pack_context(posterior.program.context)
     weights, numbers = fields_of(posterior.weights)
-    tensors = {**weights, "text_features": context.text_features}
+    tensors = {**weights, **known}
     stream = posterior.stream
     if stream is not None:
         tensors |= under("stream", pack_stream(stream))
@@ -86,9 +87,7 @@ def write_posterior(
         "numbers": numbers,
         "stream": None if stream is None else {"steps": stream.steps, "updates": stream.updates},
         "held_out": beside,
-        "class_names": list(context.class_names),
-        "logit_scale": context.logit_scale,
-        "has_text": context.has_text,
+        **described,
         "source": source,
         "program_sha256": program,
         "made": asdict(made or Made()),
@@ -139,9 +138,7 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
     try:
         source, made_of = described["source"], described["weights"]
         settings = replace(FitSettings(**source.pop("settings")), device=device)
-        text = tensors.pop("text_features").to(device)
-        names = tuple(described["class_names"])
-        context = Context(text, names, described["logit_scale"], described["has_text"])
+        context = unpack_context(tensors, described, device)
         stream, packed = described.get("stream"), taken("stream", tensors)
         flow = None if stream is None else unpack_stream(packed, stream, device)
         weights = rebuilt(KINDS[made_of], tensors, described.get("numbers", {}), device)

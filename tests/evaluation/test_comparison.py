@@ -70,7 +70,7 @@ def test_zero_shot_is_left_out_with_one_note_where_there_is_no_text() -> None:
     compared = compare([bare], engines=["zero_shot", "map"], seeds=[0, 1], settings=SETTINGS)
     assert [run.row["engine"] for run in compared.runs] == ["map", "map"]
     notes = [note for note in compared.notes if "zero_shot" in note]
-    assert len(notes) == 1 and notes[0].startswith("bare: ")
+    assert len(notes) == 1 and notes[0].startswith("left out: bare: ")
 
 
 def test_a_class_with_too_few_rows_is_noted_once() -> None:
