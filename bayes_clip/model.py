@@ -113,6 +113,10 @@ class AdapterModel:
         """What its recipe minimises: the mean cross-entropy, unless the authors add to it."""
         return cross_entropy(self.logits(weights, inputs), labels)
 
+    def finish(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The program's weights that its recipe's last step stands for; these, unless the authors scale them."""
+        return weights
+
     def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = {name: pyro.sample(name, distribution) for name, distribution in self.prior().items()}
         with pyro.plate("data", len(inputs), dim=-1):
@@ -123,19 +127,45 @@ class AdapterModel:
         return f"{type(self).__name__}({classes} classes, {features} features, v={self.prior_variance:g})"
 
 
-class TextSideModel(AdapterModel):
-    """A program that adapts the class texts alone: logits = s X T(w)ᵀ.
+class TwoTowerModel(AdapterModel):
+    """A program that adapts an encoder: logits = s F(w) T(w)ᵀ, of image features F and class features T.
 
-    Subclasses define `prior` and `class_features`. Images enter only through their unit features, so the
-    Jacobian of T is taken once for each class and batch, however many images there are.
+    Subclasses define `prior`, `features_of` and `image_features`. The Jacobian of T is taken once for each
+    class and batch, however many images there are, and that of F once for each image, however many classes.
     """
 
+    @property
+    def numbers_per_class(self) -> int:
+        """About how many numbers one class leaves behind on its way through the encoder, for memory."""
+        return 0
+
+    def features_of(self, weights: dict[str, Tensor], classes: Tensor) -> Tensor:
+        """Unit features (..., n, D) of the classes (n,), given by number.
+
+        Broadcasts over leading dimensions of the weights; runs under torch.func, `classes` batched too.
+        """
+        raise NotImplementedError
+
     def class_features(self, weights: dict[str, Tensor]) -> Tensor:
-        """Unit class features (..., C, D); broadcasts over leading dimensions of the weights."""
+        """Unit features (..., C, D) of all classes."""
+        return self.features_of(weights, torch.arange(len(self.class_names), device=self.text_features.device))
+
+    def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Unit image features (..., N, D) of inputs (N, F)."""
         raise NotImplementedError
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return self.logit_scale * inputs @ self.class_features(weights).mT
+        return self.logit_scale * self.image_features(weights, inputs) @ self.class_features(weights).mT
+
+
+class TextSideModel(TwoTowerModel):
+    """A program that adapts the class texts alone: logits = s X T(w)ᵀ, of unit image features X.
+
+    Subclasses define `prior` and `features_of`.
+    """
+
+    def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return inputs
 
 
 class FunctionModel(AdapterModel):

@@ -15,6 +15,7 @@ from torch import Tensor
 from bayes_clip.errors import UserError
 from bayes_clip.inference.linearised import AnyBatch, Batch, CurvedBatch
 from bayes_clip.inference.sites import PyroModel, Reading, WeightSite, read_sites
+from bayes_clip.inference.text_side import two_towers
 from bayes_clip.model import AdapterModel
 from bayes_clip.observation import Observation
 
@@ -78,13 +79,14 @@ def read_program(model: PyroModel, like: Tensor) -> Program:
     reading = read_sites(model, like)
     if _is_plain(model):
         reading = replace(reading, targets=lambda inputs, labels: labels)
-    raw = _raw_logits(model, reading)
+    towers = two_towers(model, lambda flat: {site.name: site.of(flat) for site in reading.sites})
+    raw = _raw_logits(model, reading) if towers is None else towers.logits
     _check_rows(reading, raw)
     design = _head_design(reading, raw)
     if design is not None:
         return _head(reading, design)
     flat = _centred(raw) if reading.observation.name == "softmax" else raw
-    curved = _jacobian(reading, flat)
+    curved = _jacobian(reading, flat) if towers is None else _centred(towers.jacobian, classes=1)
     linear = _is_linear(reading, flat, curved)
 
     def linearise(inputs: Tensor, at: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -118,8 +120,12 @@ def _raw_logits(model: PyroModel, reading: Reading) -> Callable[[Tensor, Tensor]
     return logits
 
 
-def _centred(logits: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _centred(
+    logits: Callable[[Tensor, Tensor], Tensor], classes: int = -1
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The same minus their mean over the classes, which changes no probability and no update of a softmax.
+
+    `classes`: the dimension of the classes.
 
     What all logits of a row share, a normaliser or an offset that depends on the weights, must neither hide
     that they are linear nor pass for uncertainty.
@@ -127,7 +133,7 @@ def _centred(logits: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
 
     def centred(flat: Tensor, inputs: Tensor) -> Tensor:
         seen = logits(flat, inputs)
-        return seen - seen.mean(-1, keepdim=True)
+        return seen - seen.mean(classes, keepdim=True)
 
     return centred
 

@@ -1,0 +1,106 @@
+"""Logits and Jacobians of programs that work inside an encoder: logits = s F(w) T(w)ᵀ.
+
+T, the class features, is the same for all images. Its derivative is taken once for each class and batch, by
+vector-Jacobian products with the directions that the batch needs: the image features of its b rows, or the D
+axes where there are more rows than those. Row by row it would be taken once for each image and class. F, the
+image features, is differentiated once for each image, along the class features. Both are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from bayes_clip.model import AdapterModel, TextSideModel, TwoTowerModel
+
+BYTES_PER_CHUNK = 2**28  # of what derivatives leave behind at once
+IMAGES_PER_CHUNK = 64
+
+Values = Callable[[Tensor], dict[str, Tensor]]  # flat weights (..., P) -> the values of the sites
+
+
+class Remembered:
+    """A function of flat weights that remembers its last value: logits are asked for again at the same ones.
+
+    Under torch.func, or where gradients are followed, it is simply called.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        if flat.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(flat):
+            return self._function(flat)
+        if self._last is None or not torch.equal(self._last[0], flat):
+            self._last = flat.clone(), self._function(flat)
+        return self._last[1]
+
+
+@dataclass(frozen=True)
+class TwoTowers:
+    """Logits of a two-tower program as a function of its flat weights (P,), and their Jacobian."""
+
+    model: TwoTowerModel
+    values: Values
+    features: Remembered = field(init=False)  # (C, D)
+
+    def __post_init__(self) -> None:
+        of_weights = Remembered(lambda flat: self.model.class_features(self.values(flat)))
+        object.__setattr__(self, "features", of_weights)
+
+    def logits(self, flat: Tensor, inputs: Tensor) -> Tensor:
+        """(N, C), the class features taken once for each set of weights."""
+        images = self.model.image_features(self.values(flat), inputs)
+        return self.model.logit_scale * images @ self.features(flat).mT
+
+    def jacobian(self, flat: Tensor, inputs: Tensor) -> Tensor:
+        """∂ logits / ∂ weights (N, C, P)."""
+        images = self.model.image_features(self.values(flat), inputs)
+        slopes = self._text_slopes(flat, images)
+        if not isinstance(self.model, TextSideModel):
+            slopes = slopes + self._image_slopes(flat, inputs)
+        return self.model.logit_scale * slopes
+
+    def _text_slopes(self, flat: Tensor, images: Tensor) -> Tensor:
+        """xₙ · ∂T_c / ∂w for unit image features (N, D): (N, C, P)."""
+        rows, features = images.shape
+        if rows <= features:
+            return self._along(flat, images).transpose(0, 1)
+        axes = torch.eye(features).to(images)
+        return torch.einsum("nd,cdp->ncp", images, self._along(flat, axes))
+
+    def _along(self, flat: Tensor, directions: Tensor) -> Tensor:
+        """directions (m, D) · ∂T_c / ∂w: (C, m, P). Each class goes through the encoder once."""
+        numbers = (len(flat) + self.model.numbers_per_class) * flat.element_size()
+        pairs = max(1, BYTES_PER_CHUNK // numbers)
+
+        def one(number: Tensor) -> Tensor:
+            _, pull = vjp(lambda at: self.model.features_of(self.values(at), number[None])[0], flat)
+            return vmap(lambda direction: pull(direction)[0], chunk_size=pairs)(directions)
+
+        classes = torch.arange(len(self.model.class_names), device=flat.device)
+        return vmap(one, chunk_size=max(1, pairs // len(directions)))(classes)
+
+    def _image_slopes(self, flat: Tensor, inputs: Tensor) -> Tensor:
+        """t_c · ∂F_n / ∂w for inputs (N, F): (N, C, P). Each image goes through the encoder once."""
+        texts = self.features(flat)
+        rows = max(1, BYTES_PER_CHUNK // (len(texts) * flat.numel() * flat.element_size()))
+
+        def one(row: Tensor) -> Tensor:
+            _, pull = vjp(lambda at: self.model.image_features(self.values(at), row[None])[0], flat)
+            return vmap(lambda direction: pull(direction)[0])(texts)
+
+        return vmap(one, chunk_size=min(rows, IMAGES_PER_CHUNK))(inputs)
+
+
+def two_towers(model: object, values: Values) -> TwoTowers | None:
+    """The towers of a program that has two and takes logits and likelihood as they come; else None."""
+    if not isinstance(model, TwoTowerModel):
+        return None
+    own = type(model).logits is TwoTowerModel.logits and type(model).__call__ is AdapterModel.__call__
+    return TwoTowers(model, values) if own else None
