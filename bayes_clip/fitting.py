@@ -19,20 +19,24 @@ from bayes_clip.inference.held_out import held_out, searched
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.program import Program, require_head
 from bayes_clip.inference.program_logits import Weights
+from bayes_clip.inference.sgd import Views
 from bayes_clip.inference.stream import Stream
 from bayes_clip.inputs import inputs_of, task_context
-from bayes_clip.model import AdapterModel, as_program, find_model
+from bayes_clip.model import AdapterModel, Context, as_program, find_model
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.precision import full_precision
+from bayes_clip.runnable import why_not
 from bayes_clip.settings import FitSettings
 from bayes_clip.storage.checkpoint import Checkpoints
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
+from bayes_clip.views import augmented_views, deviations
 
 __all__ = ["Fit", "FitSettings", "fit"]
 
 MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
 NEED_A_SLOPE = ("map", "ekf", "laplace")  # engines that follow the Jacobian from the prior mean
+NO_PRIOR = ("zero_shot", "sgd")  # engines that the width of the prior says nothing to
 MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
 MOST_NUMBERS_MEASURED = 2**26  # of the Jacobian of those rows
 
@@ -46,6 +50,7 @@ class Fit:
     steps: tuple[StepInfo, ...]  # one per batch for the filter, else empty
     seconds: float  # choosing the prior variance included
     drift: Drift | None = None  # how the process noise was chosen, where it was
+    deviations: tuple[str, ...] = ()  # of a training by recipe, from what its authors did
 
     @property
     def info(self) -> dict[str, float]:
@@ -72,6 +77,9 @@ class Fit:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should be told of how it was fitted."""
+        if self.deviations:
+            name = self.posterior.source.settings.model
+            return (f"{name} is trained as published but for: {'; '.join(self.deviations)}",)
         if self.drift is None:
             return ()
         static, chosen = self.drift.profile[0], self.drift.process_noise
@@ -112,8 +120,9 @@ def fit(
     refuse_partial(task)
     if checkpoints is not None and settings.engine != "ekf":
         raise UserError(f"{settings.engine} keeps no checkpoints; leave out --resume and --checkpoint-every")
-    if settings.engine == "zero_shot" and task.text_features is None:
-        raise UserError(f"{task.name}: zero_shot needs text_features, and there are none; use another engine")
+    refusal = why_not(kind, settings.model, settings.engine, task)
+    if refusal is not None:
+        raise UserError(refusal)
     start = time.perf_counter()
     problem, logit_variance = _problem(task, settings, kind)
     settings = _with_covariance(settings, problem.program)
@@ -143,7 +152,9 @@ def fit(
         covariance_scale=tuned.covariance_scale,
     )
     posterior = Posterior(problem.model, weights, source, stream)
-    return Fit(posterior, tuned, tuple(steps), time.perf_counter() - start, drift)
+    seconds = time.perf_counter() - start
+    strayed = deviations(kind, task, problem.views) if settings.engine == "sgd" else ()
+    return Fit(posterior, tuned, tuple(steps), seconds, drift, strayed)
 
 
 def _drift(problem: Problem, settings: FitSettings) -> Drift:
@@ -182,7 +193,8 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
     context = task_context(kind, task)
     context = replace(context, text_features=context.text_features.to(*place))
     inputs = inputs_of(kind, context, task.support_rows).to(*place)
-    problem = Problem(kind, context, inputs, task.support_labels.to(settings.device), 1.0)
+    views = _views(kind, context, task, settings) if settings.engine == "sgd" else None
+    problem = Problem(kind, context, inputs, task.support_labels.to(settings.device), 1.0, views)
     program = problem.program
     classes = program.observation.class_logits(inputs.new_zeros(1, program.outputs)).shape[1]
     if classes != task.num_classes:
@@ -202,6 +214,14 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             "layer that is not zero)"
         )
     return problem, variance
+
+
+def _views(kind: type[AdapterModel], context: Context, task: Task, settings: FitSettings) -> Views | None:
+    """What each epoch of a training sees, in the dtype and on the device of the fit."""
+    views = augmented_views(kind, context, task, settings.seed)
+    if views is None:
+        return None
+    return lambda epoch: views(epoch).to(settings.device, settings.torch_dtype)
 
 
 def _check_coding(program: Program, row: Tensor, classes: int) -> None:
@@ -248,7 +268,7 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
             )
         given = 1.0
     kind = settings.update_rule if engine == "ekf" else "vi" if engine in ("vi", "nuts") else engine
-    if engine == "zero_shot":
+    if engine in NO_PRIOR:
         return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)
     centre = default_variance(kind, logit_variance, has_text) if tunes else 1.0
     problem = searched(problem)

@@ -137,6 +137,10 @@ class FitSettings:
         moves = self.chooses_noise or not self.state_space.is_static
         if self.engine not in ("ekf", "zero_shot") and moves:
             remarks.append(f"{self.engine} knows no --decay or --process-noise: it fits the static model")
+        if self.engine == "sgd" and self.prior_variance is not None:
+            remarks.append("sgd follows a recipe without a prior: --prior-variance does not change it")
+        if self.engine == "sgd" and self.batch_size is not None:
+            remarks.append("sgd takes batches of the size that its recipe says: --batch-size is not used")
         return tuple(remarks)
 
     @property

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pyro.distributions import Normal
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from bayes_clip.model import AdapterModel
+from bayes_clip.recipe import Recipe
 
 
 class LinearProbe(AdapterModel):
@@ -16,8 +18,27 @@ class LinearProbe(AdapterModel):
     cross-entropy its mode is the class-independent form of CLAP (Silva-Rodríguez et al., CVPR 2024).
     """
 
+    recipe = Recipe(
+        source="ZS-LP (Silva-Rodríguez et al., CVPR 2024; jusiro/CLAP)",
+        optimizer="sgd",
+        learning_rate=0.1,
+        momentum=0.9,
+        epochs=300,
+        batch_size=256,
+        drop_last=True,
+        warm_up_epochs=1,
+        augmentation=True,
+    )
+
     def prior(self) -> dict[str, Normal]:
         return {"class_weights": Normal(self.text_features, self.prior_variance**0.5).to_event(2)}
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return self.logit_scale * inputs @ weights["class_weights"].mT
+
+    def loss(self, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        """The authors' classifier is a cosine one: its class weights are scaled to unit length."""
+        return super().loss(self.finish(weights), inputs, labels)
+
+    def finish(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"class_weights": normalize(weights["class_weights"], dim=-1)}

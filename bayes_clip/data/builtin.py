@@ -76,7 +76,8 @@ def _digits(name: str, backbone: Backbone, templates: Sequence[str] | None) -> T
         notes=notes,
     )
     sides = images[pool], images[~pool], others
-    return with_encoder(task, backbone, templates, *(_pictures(side) for side in sides))
+    pictures = (_pictures(side, mirrors=False) for side in sides)  # mirrored, a digit is another sign
+    return with_encoder(task, backbone, templates, *pictures)
 
 
 def _shapes(name: str, backbone: Backbone, templates: Sequence[str] | None) -> Task:
@@ -114,8 +115,8 @@ def _encode(images: np.ndarray, backbone: Backbone, description: str) -> Tensor:
     return backbone.encode_images(pictures(), description=description, total=len(images))
 
 
-def _pictures(images: np.ndarray) -> Pictures:
-    return Pictures(lambda number: Image.fromarray(images[number]), tuple(range(len(images))))
+def _pictures(images: np.ndarray, mirrors: bool = True) -> Pictures:
+    return Pictures(lambda number: Image.fromarray(images[number]), tuple(range(len(images))), mirrors)
 
 
 def _channels_first(images: np.ndarray) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +19,7 @@ class Pictures:
 
     read: Callable[[int], Picture]
     numbers: tuple[int, ...]
+    mirrors: bool = True  # whether a mirror image is still a picture of the same class
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -29,7 +30,7 @@ class Pictures:
     def pick(self, kept: Tensor) -> Pictures:
         """Those at the places `kept`: indices, or a mask."""
         places = kept.nonzero()[:, 0] if kept.dtype is torch.bool else kept
-        return Pictures(self.read, tuple(self.numbers[place] for place in places.tolist()))
+        return replace(self, numbers=tuple(self.numbers[place] for place in places.tolist()))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ENGINES: dict[str, str] = {
     "zero_shot": "the prior mean: CLIP as it comes, no labels used",
+    "sgd": "trained as published: the authors' recipe of gradient steps to its last, no prior",
     "map": "the posterior mode: a point estimate, no covariance",
     "ekf": "extended Kalman filter over class-balanced batches: one pass, takes labels as they come",
     "laplace": "Gaussian at the mode with the Gauss-Newton covariance",
@@ -13,6 +14,7 @@ ENGINES: dict[str, str] = {
 DEFAULT_ENGINES = ("zero_shot", "map", "ekf", "laplace", "vi")
 ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
     "zero_shot": (),
+    "sgd": (),
     "map": (),
     "ekf": ("class_block", "diagonal", "diagonal_variational", "full", "kronecker", "low_rank"),
     "laplace": ("class_block", "diagonal", "full", "kronecker"),

@@ -22,6 +22,7 @@ from bayes_clip.inference.mode import find_mode, mode_problem, weights_of
 from bayes_clip.inference.program import Program, read_program
 from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.program_mode import mode_of_program
+from bayes_clip.inference.sgd import Views, trained
 from bayes_clip.inference.stream import Stream
 from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel, Context, Support
@@ -39,6 +40,7 @@ class Problem:
     inputs: Tensor  # (N, F)
     labels: Tensor  # (N,)
     prior_variance: float
+    views: Views | None = None  # what each epoch of `sgd` sees; None: the inputs
 
     @property
     def model(self) -> AdapterModel:
@@ -57,7 +59,7 @@ class Problem:
 
     def rows(self, picked: Tensor) -> Problem:
         """The same problem with these rows alone."""
-        return replace(self, inputs=self.inputs[picked], labels=self.labels[picked])
+        return replace(self, inputs=self.inputs[picked], labels=self.labels[picked], views=None)
 
 
 def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple[Weights, list[StepInfo]]:
@@ -73,6 +75,9 @@ def infer(problem: Problem, settings: FitSettings, draft: bool = False) -> tuple
         steps = DRAFT_STEPS if draft else STEPS
         data = (problem.inputs, problem.labels)
         return variational(problem.model, program, *data, settings.family, settings.seed, steps), []
+    if settings.engine == "sgd":
+        views = problem.views or (lambda epoch: problem.inputs)
+        return trained(problem.model, program, views, problem.labels, settings.seed), []
     if settings.engine == "nuts":
         return nuts(problem.model, program, problem.inputs, problem.labels, settings.seed), []
     if settings.engine == "ekf":
