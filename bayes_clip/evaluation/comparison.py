@@ -51,14 +51,11 @@ def compare(
         UserError: an unknown name, two tasks of one name, or what `fit` refuses.
     """
     settings = settings or FitSettings()
-    models = _expanded(models, list_models(), "--models")
-    engines = _expanded(engines, [name for name in ENGINES if name != "nuts"], "--engines", ENGINES)
-    for model in models:
-        find_model(model)
+    models, engines = named_arms(models, engines)
     if len({task.name for task in tasks}) < len(tasks):
         raise UserError("two tasks have the same name; rename one of the files")
     notes = [f"{task.name}: {note}" for task in tasks for note in task.notes]
-    cells = list(_cells(tasks, models, engines, shots, seeds, settings, notes))
+    cells = list(cells_of(tasks, models, engines, shots, seeds, settings, notes))
     if None in shots and len(seeds) > 1:
         notes.append("the whole support set is no draw: there every seed repeats the same fit")
     if not cells:
@@ -82,15 +79,59 @@ def compare(
     return Comparison(tuple(runs), {task.name: task for task in tasks}, config, tuple(dict.fromkeys(notes)))
 
 
+def named_arms(models: Sequence[str], engines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Model programs and engines by name; ``all`` stands for every one but nuts.
+
+    Raises:
+        UserError: an unknown name, or a file that holds no program.
+    """
+    models = _expanded(models, list_models(), "--models")
+    for model in models:
+        find_model(model)
+    return models, _expanded(engines, [name for name in ENGINES if name != "nuts"], "--engines", ENGINES)
+
+
+def cells_of(
+    tasks: Sequence[Task],
+    models: Sequence[str],
+    engines: Sequence[str],
+    shots: Sequence[int | None],
+    seeds: Sequence[int],
+    settings: FitSettings,
+    notes: list[str],
+) -> Iterable[Cell]:
+    """Every fit that can be done, in the order of `tasks`, `shots`, `seeds`, `models`, `engines`.
+
+    What is left out, and why, joins `notes`.
+    """
+    for task, count, seed, model in product(tasks, shots, seeds, models):
+        for engine in engines:
+            refusal = why_not(find_model(model), model, engine, task)
+            if refusal is not None:
+                notes += [f"left out: {refusal}"]
+                continue
+            chosen = replace(settings, model=model, engine=engine)
+            remarks = (*chosen.remarks, *chosen.allocation(task.num_classes, task.num_features))
+            notes += [remark for remark in remarks if remark not in notes]
+            yield Cell(task, chosen, count, seed)
+
+
 def run_of(fitted: Fit, task: Task) -> Run:
     """Score a fit on its task's query set."""
     return score_posterior(fitted.posterior, task, fit_seconds=fitted.seconds)
 
 
-def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None = None) -> Run:
+def score_posterior(
+    posterior: Posterior,
+    task: Task,
+    fit_seconds: float | None = None,
+    among: Sequence[int] | None = None,
+) -> Run:
     """Score a posterior on a task's query set, and its novelty on the task's OOD rows where it has some.
 
-    Classes are matched by name: the task may have them in another order, or not all of them.
+    Classes are matched by name: the task may have them in another order, or not all of them. `among`: query
+    rows are of these classes of the posterior (in rising order), and known to be: probabilities are divided
+    by what those classes have together. For point estimates that is the softmax over those classes alone.
 
     Raises:
         UserError: the task has another number of features, or classes that the posterior does not know.
@@ -101,6 +142,8 @@ def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None 
     predict_seconds = time.perf_counter() - start
     outside = None if task.ood_rows is None else posterior.predict(task.ood_rows)
     probabilities, labels = _array(prediction.probabilities), task.query_labels.cpu().numpy()
+    if among is not None:
+        probabilities, labels = given_among(probabilities, labels, among)
     novelty = _array(prediction.novelty)
     ood_novelty = None if outside is None else _array(outside.novelty)
     source = posterior.source
@@ -134,25 +177,17 @@ def score_posterior(posterior: Posterior, task: Task, fit_seconds: float | None 
     )
 
 
-def _cells(
-    tasks: Sequence[Task],
-    models: Sequence[str],
-    engines: Sequence[str],
-    shots: Sequence[int | None],
-    seeds: Sequence[int],
-    settings: FitSettings,
-    notes: list[str],
-) -> Iterable[Cell]:
-    for task, count, seed, model in product(tasks, shots, seeds, models):
-        for engine in engines:
-            refusal = why_not(find_model(model), model, engine, task)
-            if refusal is not None:
-                notes += [f"left out: {refusal}"]
-                continue
-            chosen = replace(settings, model=model, engine=engine)
-            remarks = (*chosen.remarks, *chosen.allocation(task.num_classes, task.num_features))
-            notes += [remark for remark in remarks if remark not in notes]
-            yield Cell(task, chosen, count, seed)
+def given_among(
+    probabilities: np.ndarray, labels: np.ndarray, among: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (M, n) given that the class is one of `among` (n, rising), and labels in its numbering.
+
+    A row that gives all of them nothing (float64 underflows) is uniform.
+    """
+    chosen = probabilities[:, list(among)]
+    total = chosen.sum(1, keepdims=True)
+    even = np.full_like(chosen, 1 / len(among))
+    return np.divide(chosen, total, out=even, where=total > 0), np.searchsorted(among, labels)
 
 
 def _expanded(
