@@ -166,6 +166,12 @@ def check_passes(course: Course, state: KalmanState) -> None:
         raise UserError(f"--passes {course.passes}: must be at least 1")
     if course.keeps and not course.state_space.is_static:
         raise UserError("--passes above 1 with --decay or --process-noise: a drifting stream is seen once")
+    if course.passes > 1 and course.rule in OWN_UPDATES:
+        name = next(name for name, rule in OTHER_RULES.items() if rule is course.rule)
+        raise UserError(
+            f"--passes above 1 with --rule {name}: what a batch said to it cannot be taken out again; leave "
+            "--passes out, or use --rule expected"
+        )
     if course.keeps and not isinstance(state.belief, ClassBlock | Full):
         name = next(name for name, kind in FAMILIES.items() if isinstance(state.belief, kind))
         raise UserError(

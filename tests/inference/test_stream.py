@@ -12,7 +12,7 @@ from bayes_clip.inference.feeding import Batches, feed
 from bayes_clip.inference.kalman import Batch
 from bayes_clip.inference.program import read_program
 from bayes_clip.inference.refine import refine
-from bayes_clip.inference.rules import RULES
+from bayes_clip.inference.rules import OTHER_RULES, RULES
 from bayes_clip.inference.stream import Course, Cursor, Stream, canonical, run, walk
 from bayes_clip.model import context_of, find_model
 from bayes_clip.settings import FitSettings
@@ -95,6 +95,12 @@ def test_a_stream_that_drifts_is_seen_once_and_no_pass_is_none() -> None:
         run(start(), DATA, RULE, StateSpace(decay=0.9), passes=2)
     with pytest.raises(UserError, match="--passes 0: must be at least 1"):
         run(start(), DATA, RULE, passes=0)
+
+
+@pytest.mark.parametrize("name", OTHER_RULES)
+def test_rules_that_step_in_the_weights_take_one_pass(name: str) -> None:
+    with pytest.raises(UserError, match=f"--passes above 1 with --rule {name}: what a batch said"):
+        run(start(), DATA, OTHER_RULES[name], passes=2)
 
 
 def test_the_canonical_form_is_that_of_a_file() -> None:
