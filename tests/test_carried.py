@@ -1,0 +1,151 @@
+"""Beliefs about heads carried through a map, against the same written out densely."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from small_problems import assert_near
+from torch import Tensor
+from two_encoders import isometry, random, unit_rows
+
+from bayes_clip.carried import HeadPrior, carried_flat, carried_head, class_blocks, disagreement
+from bayes_clip.errors import UserError
+from bayes_clip.feature_maps import FeatureMap, fit_map
+from bayes_clip.gaussian import FAMILIES, ClassBlock, Diagonal, Full
+from bayes_clip.gaussian.point import Draws, LowRank, Point
+from bayes_clip.inference.kalman import init, update
+from bayes_clip.inference.linearised import Batch
+from bayes_clip.inference.rules import find_rule
+
+CLASSES, FIRST, SECOND = 3, 6, 8
+SCALES = 30.0, 20.0
+VARIANCE = 0.02
+RATIO = SCALES[0] / SCALES[1]
+TEXT = unit_rows(CLASSES, FIRST, 5)
+TURN = isometry(SECOND, FIRST)
+PRIOR = HeadPrior(TEXT, torch.full_like(TEXT, VARIANCE), SCALES[0])
+THERE = HeadPrior(
+    RATIO * TEXT @ TURN.mT, torch.full((CLASSES, SECOND), RATIO**2 * VARIANCE, dtype=torch.float64), SCALES[1]
+)
+ROWS = unit_rows(50, FIRST)
+EXACT = fit_map(ROWS, ROWS @ TURN.mT, "procrustes")
+
+
+def fitted(family: str):
+    """What a filter of this family knows of the first head after a batch."""
+    state = init(PRIOR.mean, PRIOR.variance, family)
+    batch = Batch(SCALES[0] * ROWS[:9], torch.arange(9) % CLASSES)
+    return update(state, batch, find_rule("expected"))[0].belief
+
+
+def with_residual(much: float) -> FeatureMap:
+    return replace(EXACT, residual=much * torch.eye(FIRST).double() / FIRST)
+
+
+@pytest.mark.parametrize("family", ["class_block", "full", "kronecker", "low_rank"])
+def test_a_rotated_encoder_is_told_the_same(family: str) -> None:
+    before = fitted(family)
+    after = carried_head(before, PRIOR, THERE, EXACT)
+    assert_near(after.decay, torch.ones(CLASSES).double())
+    told = after.belief.logit_moments(SCALES[1] * ROWS @ TURN.mT)
+    for said, wanted in zip(told, before.logit_moments(SCALES[0] * ROWS), strict=True):
+        assert_near(said, wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_identity_changes_nothing_but_the_family(family: str) -> None:
+    same = FeatureMap(torch.eye(FIRST).double(), torch.zeros(FIRST, FIRST).double(), "procrustes", 50, 1.0)
+    before = fitted(family)
+    after = carried_head(before, PRIOR, PRIOR, same).belief
+    assert_near(after.mean, before.mean)
+    assert_near(class_blocks(after), class_blocks(before))
+    keeps = family in ("class_block", "diagonal", "diagonal_variational")
+    assert type(after) is (type(before) if keeps else ClassBlock)
+
+
+def test_the_prior_is_carried_to_the_prior_whatever_the_residual() -> None:
+    for much in (0.0, 0.5):
+        after = carried_head(
+            init(PRIOR.mean, PRIOR.variance, "class_block").belief, PRIOR, THERE, with_residual(much)
+        )
+        assert_near(after.belief.mean, THERE.mean)
+        assert_near(class_blocks(after.belief), torch.diag_embed(THERE.variance))
+
+
+def test_moments_are_those_of_the_step_written_out() -> None:
+    """Joint Gaussian of w and n, and the linear map of both, class by class."""
+    mapped = with_residual(0.3)
+    before = fitted("class_block")
+    after = carried_head(before, PRIOR, THERE, mapped)
+    deviation = before.mean - TEXT
+    centred = deviation - deviation.mean(0)
+    for place in range(CLASSES):
+        noise = RATIO**2 * centred[place] @ mapped.residual @ centred[place]
+        decay = (1 + noise / (RATIO**2 * VARIANCE)) ** -0.5
+        through = decay * RATIO * mapped.matrix
+        own_noise = RATIO**2 * VARIANCE * torch.eye(SECOND).double() - VARIANCE * through @ through.mT
+        assert_near(after.decay[place], decay)
+        assert_near(after.belief.mean[place], THERE.mean[place] + through @ deviation[place])
+        wanted = through @ before.covariance[place] @ through.mT + own_noise
+        assert_near(after.belief.covariance[place], wanted)
+
+
+def test_the_more_residual_the_wider_and_never_wider_than_the_prior() -> None:
+    before = fitted("class_block")
+    widths = [torch.diag_embed(0 * THERE.variance)]
+    for much in (0.0, 0.1, 0.4, 1.0, 1e6):
+        after = carried_head(before, PRIOR, THERE, with_residual(much))
+        widths.append(class_blocks(after.belief))
+    widths.append(torch.diag_embed(THERE.variance))
+    for narrow, wide in pairwise(widths):
+        assert float(torch.linalg.eigvalsh(wide - narrow).min()) > -1e-12
+
+
+def test_directions_that_the_first_encoder_does_not_know_keep_their_prior() -> None:
+    after = carried_head(fitted("class_block"), PRIOR, THERE, EXACT).belief
+    unknown = torch.linalg.svd(TURN, full_matrices=True)[0][:, FIRST:]
+    assert_near(after.covariance @ unknown, RATIO**2 * VARIANCE * unknown.expand(CLASSES, -1, -1))
+    assert_near(after.mean @ unknown, THERE.mean @ unknown)
+
+
+def test_a_map_that_lengthens_leaves_a_covariance() -> None:
+    long = replace(EXACT, matrix=3 * EXACT.matrix)
+    after = carried_head(fitted("class_block"), PRIOR, THERE, long).belief
+    assert float(torch.linalg.eigvalsh(after.covariance).min()) > 0
+
+
+def test_flat_weights_take_a_stationary_step() -> None:
+    mean, prior = random(5), random(5, seed=1).square() + 0.1
+    belief = Full(mean, torch.diag(0.2 * prior))
+    still = carried_flat(belief, 0 * mean, prior, 0.0)
+    assert_near(still.mean, mean)
+    assert_near(still.covariance, belief.covariance)
+    moved = carried_flat(belief, 0 * mean, prior, 1.0)
+    assert_near(moved.mean, mean / 2**0.5)
+    assert_near(moved.covariance, torch.diag(0.6 * prior))
+    assert_near(carried_flat(Diagonal(mean, prior), mean, prior, 7.0).variance, prior)
+
+
+def test_what_all_logits_share_is_no_disagreement() -> None:
+    logits = random(7, 4)
+    assert disagreement(logits, logits + random(7, 1, seed=1)) < 1e-30
+    assert disagreement(logits, logits + torch.tensor([1.0, -1, 1, -1])) == pytest.approx(1)
+
+
+def test_blocks_of_the_variational_low_rank_family() -> None:
+    factor: Tensor = random(CLASSES, FIRST, 2)
+    weights = LowRank(TEXT, torch.ones_like(TEXT), factor)
+    flat = factor.reshape(-1, 2)
+    dense = torch.eye(CLASSES * FIRST).double() + flat @ flat.mT
+    for place, block in enumerate(class_blocks(weights)):
+        own = slice(place * FIRST, (place + 1) * FIRST)
+        assert_near(block, dense[own, own])
+
+
+@pytest.mark.parametrize("weights", [Point(TEXT), Draws(TEXT.expand(4, -1, -1))])
+def test_what_has_no_covariance_is_refused(weights: Point | Draws) -> None:
+    with pytest.raises(UserError, match="no covariance to carry"):
+        carried_head(weights, PRIOR, THERE, EXACT)
