@@ -208,33 +208,52 @@ def refuse_partial(task: Task) -> None:
         )
 
 
-def few_shot(task: Task, shots: int | None, seed: int) -> Task:
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The labels (N,) of a whole support set, and which of its rows (n,), rising, a task has encoded."""
+
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def few_shot(task: Task, shots: int | None, seed: int, pool: Pool | None = None) -> Task:
     """Draw `shots` support rows per class: the task with that support set, rows in class order.
 
     ``numpy.random.default_rng(seed)``; per class in label order, ``permutation`` of its rows, the first
     `shots`. Hence the draw for K shots is the beginning of the draw for K + 1. A class with fewer rows
     gives all of them and a note. ``shots=None`` keeps the whole support set as it stands.
 
+    With a `pool` the draw is from that, and the task needs to hold only the rows that are drawn.
+
     Raises:
         UserError: `shots` below one.
     """
     if shots is None:
         return task
+    labels = task.support_labels.numpy() if pool is None else pool.labels
+    drawn = drawn_rows(labels, task.num_classes, shots, seed)
+    counts = [(name, len(rows)) for name, rows in zip(task.class_names, drawn, strict=True)]
+    short = [f"'{name}' has {count}" for name, count in counts if 0 < count < shots]
+    notes = [f"{_listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
+    keep = np.concatenate(drawn)
+    if pool is not None:
+        keep = np.searchsorted(pool.rows, keep)
+    kept = task.with_support(torch.from_numpy(keep))
+    return replace(kept, shots=shots, seed=seed, notes=(*task.notes, *notes))
+
+
+def drawn_rows(labels: np.ndarray, classes: int, shots: int, seed: int) -> list[np.ndarray]:
+    """Which rows of the `labels` (N,) `few_shot` draws, class by class.
+
+    Raises:
+        UserError: `shots` below one, or a negative seed.
+    """
     if shots < 1:
         raise UserError(f"--shots {shots}: at least one image per class is needed; give 1 or more")
     if seed < 0:
         raise UserError(f"--seed {seed}: seeds are whole numbers from 0 on")
     generator = np.random.default_rng(seed)
-    labels = task.support_labels.numpy()
-    drawn, short = [], []
-    for index, class_name in enumerate(task.class_names):
-        rows = generator.permutation(np.flatnonzero(labels == index))
-        drawn.append(rows[:shots])
-        if 0 < len(rows) < shots:
-            short.append(f"'{class_name}' has {len(rows)}")
-    notes = [f"{_listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
-    keep = torch.from_numpy(np.concatenate(drawn))
-    return replace(task.with_support(keep), shots=shots, seed=seed, notes=(*task.notes, *notes))
+    return [generator.permutation(np.flatnonzero(labels == index))[:shots] for index in range(classes)]
 
 
 def _class_names(

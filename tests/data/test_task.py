@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
-from bayes_clip.data.task import Task, few_shot, make_task, refuse_partial
+from bayes_clip.data.task import Pool, Task, drawn_rows, few_shot, make_task, refuse_partial
 from bayes_clip.errors import UserError
 
 
@@ -251,3 +251,16 @@ def test_a_partial_task_is_checked_as_others_are_and_good_for_updates_alone() ->
     with pytest.raises(UserError, match="a partial task, good only to update a posterior"):
         refuse_partial(make_task("more", features[:1], [0], partial=True))
     refuse_partial(make_task("pets", **raw_arrays()))
+
+
+def test_a_draw_from_a_pool_is_that_from_the_whole_support_set() -> None:
+    task = task_of_counts([5, 2, 4])
+    labels = task.support_labels.numpy()
+    drawn = [drawn_rows(labels, 3, 2, seed) for seed in (1, 2)]
+    rows = np.unique(np.concatenate([row for draw in drawn for row in draw]))
+    assert len(rows) < len(labels)
+    part = task.with_support(torch.from_numpy(rows))
+    for shots, seed in ((1, 1), (2, 1), (2, 2)):
+        whole, few = few_shot(task, shots, seed), few_shot(part, shots, seed, Pool(labels, rows))
+        assert torch.equal(whole.support_features, few.support_features)
+        assert torch.equal(whole.support_labels, few.support_labels) and whole.notes == few.notes
