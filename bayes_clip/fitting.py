@@ -12,7 +12,7 @@ from torch import Tensor
 from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
 from bayes_clip.gaussian import design as designs
-from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY
+from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY, NO_PRIOR
 from bayes_clip.inference.drift import Drift, estimate_process_noise
 from bayes_clip.inference.engines import Problem, filtered, infer
 from bayes_clip.inference.held_out import held_out, searched
@@ -36,7 +36,6 @@ __all__ = ["Fit", "FitSettings", "fit"]
 
 MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
 NEED_A_SLOPE = ("map", "ekf", "laplace")  # engines that follow the Jacobian from the prior mean
-NO_PRIOR = ("zero_shot", "sgd")  # engines that the width of the prior says nothing to
 MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
 MOST_NUMBERS_MEASURED = 2**26  # of the Jacobian of those rows
 

@@ -69,8 +69,8 @@ class Posterior(AutoContinuous):
     """What is known of the weights after the labels; a guide for the model program it was fitted with.
 
     ``Predictive(posterior.program, guide=posterior, num_samples=S)(inputs)`` works for every engine; for
-    people, `predict` does it faster and says more. Gaussian (ekf, laplace, vi), a point (zero_shot, map) or
-    draws (nuts): see `weights`.
+    people, `predict` does it faster and says more. Gaussian (ekf, laplace, vi), a point (zero_shot, map, sgd)
+    or draws (nuts): see `weights`.
     """
 
     def __init__(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pyro.distributions import Normal
-from torch import Tensor
+from torch import Generator, Tensor, randn
 from torch.nn.functional import normalize
 
 from bayes_clip.model import AdapterModel
 from bayes_clip.recipe import Recipe
+
+# ZS-LP starts from text features as their encoder leaves them, and the longer they are the less a step turns
+# them: from unit length its rate would destroy what zero-shot CLIP knows. A task keeps texts of unit length,
+# so this is a round number in place of theirs, not a measured one.
+TEXT_LENGTH = 10.0
 
 
 class LinearProbe(AdapterModel):
@@ -28,6 +33,7 @@ class LinearProbe(AdapterModel):
         drop_last=True,
         warm_up_epochs=1,
         augmentation=True,
+        deviations=(f"class weights start {TEXT_LENGTH:g} long, not as long as the text encoder's output",),
     )
 
     def prior(self) -> dict[str, Normal]:
@@ -35,6 +41,13 @@ class LinearProbe(AdapterModel):
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return self.logit_scale * inputs @ weights["class_weights"].mT
+
+    def start(self, generator: Generator) -> dict[str, Tensor]:
+        """The texts' directions, or random ones where there is no text."""
+        texts = self.text_features
+        if not self.context.has_text:
+            texts = normalize(randn(texts.shape, generator=generator), dim=-1)
+        return {"class_weights": TEXT_LENGTH * texts}
 
     def loss(self, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
         """The authors' classifier is a cosine one: its class weights are scaled to unit length."""

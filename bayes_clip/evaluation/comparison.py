@@ -16,7 +16,7 @@ from bayes_clip.evaluation.alignment import in_class_order
 from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
 from bayes_clip.evaluation.results import Comparison, Run, score
 from bayes_clip.fitting import Fit, FitSettings, fit
-from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
+from bayes_clip.inference import DEFAULT_ENGINES, ENGINES, NO_PRIOR
 from bayes_clip.model import find_model, list_models
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
@@ -65,6 +65,7 @@ def compare(
         drawn = few_shot(cell.task, cell.shots, cell.seed)
         notes += [f"{drawn.name}: {note}" for note in drawn.notes if note not in cell.task.notes]
         fitted = fit(drawn, cell.settings)
+        notes += fitted.notes
         runs.append(run_of(fitted, drawn))
         found = _self_check(fitted.posterior)
         notes += [remark(cell.settings, found)] if found.fails else []
@@ -156,7 +157,7 @@ def score_posterior(
         "n_support": source.support_rows,
         "n_query": len(labels),
         **score(probabilities, labels, novelty, ood_novelty),
-        "prior_variance": "" if source.settings.engine == "zero_shot" else source.prior_variance,
+        "prior_variance": "" if source.settings.engine in NO_PRIOR else source.prior_variance,
         "fit_seconds": "" if fit_seconds is None else fit_seconds,
         "predict_seconds": predict_seconds,
         "covariance": source.settings.family,

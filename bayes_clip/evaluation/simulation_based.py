@@ -35,7 +35,7 @@ MOST_RANKED = 12  # weights that are ranked, evenly spaced among all
 LEAST_SIMULATIONS = 20
 LIKELIHOOD = "log likelihood of the labels"
 PARETO_FITS = 20  # data sets whose posterior also gets a Pareto-k̂
-UNCHECKED = ("zero_shot", "map")  # a point claims nothing that could be wrong by its own account
+UNCHECKED = ("zero_shot", "map", "sgd")  # a point claims nothing that could be wrong by its own account
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ ENGINES: dict[str, str] = {
     "vi": "Pyro SVI: mean-field (diagonal) or low-rank Gaussian by gradient steps on the ELBO",
     "nuts": "Pyro NUTS: draws from the exact posterior; small problems only",
 }
+NO_PRIOR = ("zero_shot", "sgd")  # engines that the width of the prior says nothing to
 DEFAULT_ENGINES = ("zero_shot", "map", "ekf", "laplace", "vi")
 ENGINE_COVARIANCES: dict[str, tuple[str, ...]] = {  # the default first
     "zero_shot": (),
@@ -47,5 +48,6 @@ __all__ = [
     "ENGINE_COVARIANCES",
     "FLAT_DEFAULTS",
     "HEAD_ONLY",
+    "NO_PRIOR",
     "UPDATE_RULES",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bayes_clip.evaluation.results import Cell, Comparison, Run
 from bayes_clip.report.style import SEPARATOR, engine_of
 
-FEATURED_ENGINES = ("ekf", "laplace", "vi", "nuts", "map")  # the first that ran is shown in detail
+FEATURED_ENGINES = ("ekf", "laplace", "vi", "nuts", "map", "sgd")  # the first that ran is shown in detail
 REFERENCE_ENGINE = "zero_shot"
 TELLING_COLUMNS = ("model", "covariance", "rule")  # they join the label where one engine ran with several
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ENGINES: dict[str, str] = {
     "zero_shot": "CLIP as it comes: images are compared with the names of the classes; no labels are used",
+    "sgd": "trained as published: where the authors' recipe of gradient steps ends; no prior, and no doubt",
     "map": "the single most plausible set of weights given the labels, and no doubt about it",
     "ekf": "an extended Kalman filter: reads labelled images in batches, keeps a mean and a covariance",
     "laplace": "the most plausible weights, with a Gaussian fitted to the curvature around them",

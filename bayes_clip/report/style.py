@@ -23,6 +23,7 @@ RIGHT = "#8fd6bd"
 # Okabe & Ito (2008), black replaced by grey: zero_shot is the reference, not a contender.
 ENGINE_COLOURS = {
     "zero_shot": "#7f868e",
+    "sgd": "#8c564b",
     "map": "#e69f00",
     "ekf": "#0072b2",
     "laplace": "#009e73",
@@ -31,6 +32,7 @@ ENGINE_COLOURS = {
 }
 ENGINE_MARKERS = {
     "zero_shot": "X",
+    "sgd": "v",
     "map": "s",
     "ekf": "o",
     "laplace": "D",

@@ -19,6 +19,7 @@ TITLES = {
     "laplace": "The Laplace approximation",
     "vi": "Variational inference",
     "nuts": "Sampling (nuts)",
+    "sgd": "Training as published (sgd)",
     "map": "The most plausible weights (map)",
 }
 NEAR_FLOOR = 1.3  # times the ECE of a calibrated model: not worth telling apart
