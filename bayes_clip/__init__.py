@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bayes_clip.state_space import StateSpace
     from bayes_clip.storage.folder import load_posterior
     from bayes_clip.streaming import Update, update
+    from bayes_clip.transporting import Transported, destination, transport
     from bayes_clip.unrolled import unroll
 
 _HOMES = {
@@ -52,10 +53,12 @@ _HOMES = {
     "Run": "bayes_clip.evaluation.results",
     "StateSpace": "bayes_clip.state_space",
     "Task": "bayes_clip.data.task",
+    "Transported": "bayes_clip.transporting",
     "Update": "bayes_clip.streaming",
     "UserError": "bayes_clip.errors",
     "check": "bayes_clip.evaluation.checking",
     "compare": "bayes_clip.evaluation.comparison",
+    "destination": "bayes_clip.transporting",
     "few_shot": "bayes_clip.data.task",
     "fit": "bayes_clip.fitting",
     "load_backbone": "bayes_clip.backbone.encoder",
@@ -65,6 +68,7 @@ _HOMES = {
     "make_task": "bayes_clip.data.task",
     "summarise": "bayes_clip.evaluation.results",
     "to_arviz": "bayes_clip.report.export",
+    "transport": "bayes_clip.transporting",
     "unroll": "bayes_clip.unrolled",
     "update": "bayes_clip.streaming",
     "write_check": "bayes_clip.report.check_write",
@@ -84,10 +88,12 @@ __all__ = [
     "Run",
     "StateSpace",
     "Task",
+    "Transported",
     "Update",
     "UserError",
     "check",
     "compare",
+    "destination",
     "few_shot",
     "fit",
     "load_backbone",
@@ -97,6 +103,7 @@ __all__ = [
     "make_task",
     "summarise",
     "to_arviz",
+    "transport",
     "unroll",
     "update",
     "write_check",

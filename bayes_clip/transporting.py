@@ -220,9 +220,10 @@ def _text_side(
             f"{name}: {type(weights).__name__} weights take no process noise; fit again with --engine ekf"
         )
     read = posterior.logits.program
-    carrier = type(program)(
-        _context(program.context, to, like, second.features.shape[1]), program.prior_variance
-    )
+    context, encoder = _context(program.context, to, like, second.features.shape[1]), program.context.encoder
+    if encoder is not None:  # the prompts that the weights were learned in
+        context = replace(context, templates=context.templates or encoder.default_templates)
+    carrier = type(program)(context, program.prior_variance)
     there = _read(carrier, like)
     for site, other in zip(read.sites, there.sites, strict=True):
         if site.shape != other.shape:

@@ -15,6 +15,7 @@ import bayes_clip
 from bayes_clip.cli.checking import check
 from bayes_clip.cli.fitting import compare, fit
 from bayes_clip.cli.tables import complain, line, listing, show
+from bayes_clip.cli.transporting import transport
 from bayes_clip.cli.updating import update
 from bayes_clip.cli.using import evaluate, features, predict
 from bayes_clip.errors import UserError
@@ -43,7 +44,7 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, fit, update, predict, evaluate, check, features):
+for command in (compare, fit, update, transport, predict, evaluate, check, features):
     app.command()(command)
 
 
