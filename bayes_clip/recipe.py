@@ -73,7 +73,8 @@ class Recipe:
         self._within("epsilon", 0 < self.epsilon <= LARGEST_EPSILON, f"above 0, at most {LARGEST_EPSILON:g}")
         self._within("smallest_crop", 0 < self.smallest_crop <= 1, "above 0 and at most 1")
         self._within("batch_size", self.batch_size is None or self.batch_size >= 1, "at least 1, or None")
-        by_shots = self.epochs if isinstance(self.epochs, Mapping) else {1: self.epochs or 1}
+        alike = 1 if self.epochs is None else self.epochs
+        by_shots = alike if isinstance(alike, Mapping) else {1: alike}
         lengths = by_shots.values()
         most = bool(by_shots) and all(1 <= length <= MOST_EPOCHS for length in lengths)
         self._within("epochs", most and min(by_shots) >= 1, f"1 to {MOST_EPOCHS}, for one shot or more")

@@ -31,17 +31,16 @@ def shots_of(labels: Tensor) -> int:
 
 
 def trained(model: AdapterModel, program: Program, views: Views, labels: Tensor, seed: int) -> Point:
-    """Follow `model.recipe` to its last step.
+    """Follow the recipe of `model`, which has one (`runnable.why_not`), to its last step.
 
     `seed` gives the order of the rows in each epoch, and what `model.start` and `model.loss` (dropout)
     draw. On one machine it repeats bit for bit. `labels` (N,); dtype and device are those of the problem.
 
     Raises:
-        UserError: no recipe, a start without a weight of every site, or a loss that is no longer finite.
+        UserError: a start without a weight of every site, or a loss that is no longer finite.
     """
     recipe = model.recipe
-    if recipe is None:
-        raise UserError(f"{program.name}: has no recipe of gradient steps; add one to its class, or use map")
+    assert recipe is not None
     generator = torch.Generator().manual_seed(seed)
     rows, device = len(labels), labels.device
     batches, steps = recipe.batches(rows), recipe.length(rows, shots_of(labels))

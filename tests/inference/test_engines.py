@@ -44,6 +44,7 @@ KINDS = {
     ("laplace", "kronecker"): Kronecker,
     ("vi", "diagonal"): Diagonal,
     ("vi", "low_rank"): LowRank,
+    ("sgd", None): Point,
     ("map", None): Point,
     ("zero_shot", None): Point,
     ("nuts", None): Draws,
