@@ -17,7 +17,7 @@ from bayes_clip.recipe import MOST_SHOTS, Recipe
 PLAIN = Recipe(source="a paper", optimizer="sgd", learning_rate=0.1, epochs=10, batch_size=4)
 COOP = {"optimizer": "sgd", "learning_rate": 0.002, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 32}
 DASSL = {"schedule": "cosine", "cosine_by": "epoch", "warm_up_epochs": 1, "warm_up_rate": 1e-5}
-# The reference's numbers: optimizer, rates, decay, batch, and the steps of 1, 2, 4, 8 and 16 shots of 10 classes.
+# The published numbers, and the steps of 1, 2, 4, 8 and 16 shots of 10 classes.
 PUBLISHED: dict[str, tuple[dict[str, Any], list[int]]] = {
     "linear_probe": (
         DASSL
@@ -72,7 +72,7 @@ def test_cosine_by_epoch_holds_still_within_an_epoch() -> None:
 
 
 def test_after_warm_up_the_cosine_begins_at_the_full_rate() -> None:
-    """CoOp's trainer: epoch 0 at 1e-5, then the cosine over all epochs from its beginning, cut off at the end."""
+    """CoOp's trainer: epoch 0 at 1e-5, then the cosine over all epochs from its start, cut off at the end."""
     recipe = replace(PLAIN, warm_up_epochs=1)
     mine = [recipe.rate(step, 2, 20) for step in range(20)]
     assert mine[:2] == [1e-5, 1e-5]

@@ -188,7 +188,7 @@ def test_a_training_that_diverges_is_refused() -> None:
 
 
 def test_a_program_without_a_recipe_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="Probe has no recipe .* use map") as refused:
+    with pytest.raises(UserError, match=r"Probe has no recipe .* use map") as refused:
         fit(TASK, SETTINGS, program=Probe)
     assert "\n" not in str(refused.value)
 
