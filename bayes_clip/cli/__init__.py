@@ -14,6 +14,7 @@ import typer
 import bayes_clip
 from bayes_clip.cli.checking import check
 from bayes_clip.cli.fitting import compare, fit
+from bayes_clip.cli.protocol import protocol
 from bayes_clip.cli.tables import complain, line, listing, show
 from bayes_clip.cli.transporting import transport
 from bayes_clip.cli.updating import update
@@ -44,7 +45,7 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, fit, update, transport, predict, evaluate, check, features):
+for command in (compare, protocol, fit, update, transport, predict, evaluate, check, features):
     app.command()(command)
 
 

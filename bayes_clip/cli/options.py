@@ -14,10 +14,16 @@ ALL_DEFAULT_ENGINES = ",".join(DEFAULT_ENGINES)
 ADAPTER, SUPPORT, ENCODER, RUNNING = "The adapter", "The support set", "The encoder", "Running"
 
 TaskName = Annotated[
-    str, typer.Argument(metavar="TASK", help="A built-in task, a folder of class folders, or a feature task.")
+    str,
+    typer.Argument(
+        metavar="TASK", help="A built-in task, class folders, a data set with CoOp's split, a feature task."
+    ),
 ]
 TaskNames = Annotated[
-    list[str], typer.Argument(metavar="TASK", help="Built-in tasks, folders of class folders, feature tasks.")
+    list[str],
+    typer.Argument(
+        metavar="TASK", help="Built-in tasks, class folders, data sets with CoOp's split, feature tasks."
+    ),
 ]
 InputName = Annotated[
     str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a feature file.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from bayes_clip.data.coop_layouts import Layout
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import Verdicts
     from bayes_clip.forecast import Forecast
@@ -29,6 +30,8 @@ COMPARISON: tuple[Column, ...] = (
     ("fit_seconds", "fit s", 1),
     ("self_check", "own check", None),
 )
+PROTOCOL: tuple[Column, ...] = (("part", "classes", None), *COMPARISON[:7])
+PROTOCOL_KEY = ("task", "shots", "model", "engine")
 
 VERDICT = (
     ("input", "input", None),
@@ -46,6 +49,11 @@ FORECAST: tuple[Column, ...] = (
     ("seconds", "seconds", None),
     ("fits", "fits", None),
     ("chosen", "", None),
+)
+MISSING: tuple[Column, ...] = (
+    ("title", "not there", None),
+    ("folder", "folder", None),
+    ("page", "where to get it", None),
 )
 MOST_ROWS = 40
 WIDTH_IN_FILES = 160
@@ -112,6 +120,36 @@ def forecast_table(rows: Sequence[Forecast]) -> Table:
             for row in rows
         ],
     )
+
+
+def missing_table(layouts: Sequence[Layout]) -> Table:
+    """One line for every data set that is not there: the folder it is looked for in, where to get it."""
+    from bayes_clip.data.coop_layouts import MIRROR
+
+    table = plain_table(MISSING, [{name: getattr(one, name) for name, *_ in MISSING} for one in layouts])
+    others = [layout.title for layout in layouts if not layout.mirrored]
+    if len(others) < len(layouts):
+        but = f" but {', '.join(others)}" if others else ""
+        table.caption = f"all{but}, with their split files: {MIRROR}"
+        table.caption_justify = "left"
+    return table
+
+
+def protocol_table(summary: Sequence[Mapping[str, Any]]) -> Table:
+    """Means over seeds ± half their interval: of all data sets together where there are several."""
+    from bayes_clip.evaluation.paired import EVERY, SEEDS
+
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    every = {row["part"] for row in summary if row["task"] == EVERY}
+    for row in summary:
+        if row["over"] != SEEDS or (row["part"] in every and row["task"] != EVERY):
+            continue
+        key = tuple(row[name] for name in ("part", "task", "shots", "model", "engine"))
+        empty = {name: "" for name, *_ in PROTOCOL}
+        line = rows.setdefault(key, empty | {"part": key[0], **{name: row[name] for name in PROTOCOL_KEY}})
+        line[row["metric"]] = row["mean"]
+        line[f"{row['metric']}_se"] = "" if row["low"] == "" else row["high"] - row["mean"]
+    return plain_table(PROTOCOL, list(rows.values()))
 
 
 def listing(described: Mapping[str, str]) -> Table:

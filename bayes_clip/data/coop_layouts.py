@@ -22,19 +22,12 @@ class Layout:
     split: str  # of split_zhou_<split>.json; empty where the folder needs none
     template: str
     page: str  # the official one
-    mirrored: bool = True  # whether MIRROR has it, split file included
+    mirrored: bool = True  # whether MIRROR has it, with its split file
 
     @property
     def split_file(self) -> str:
         """Name of its split file."""
         return f"split_zhou_{self.split}.json"
-
-    @property
-    def sources(self) -> str:
-        """Where to get it, in words."""
-        if not self.mirrored:
-            return self.page
-        return f"{self.page}; with the split file: {MIRROR}" if self.split else f"{self.page}; {MIRROR}"
 
 
 IMAGENET = Layout(

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bayes_clip.backbone.templates import read_templates
 from bayes_clip.data.checks import unit_rows
 from bayes_clip.data.coop_dataset import scan_coop_dataset
-from bayes_clip.data.coop_layouts import Layout
-from bayes_clip.data.dataset_root import DataSet
+from bayes_clip.data.coop_layouts import IMAGENET, Layout
+from bayes_clip.data.dataset_root import DataSet, Found
 from bayes_clip.data.encode import picture_files
 from bayes_clip.data.folder_task import folder_task
 from bayes_clip.data.image_folder import ImageFolder, Pictures, scan_folder
-from bayes_clip.data.imagenet import scan_shift
+from bayes_clip.data.imagenet import imagenet_ids, scan_shift
 from bayes_clip.data.remembered import Remembered
 from bayes_clip.data.resolve import load_task
 from bayes_clip.data.task import Pool, Task, drawn_rows
 
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
     from bayes_clip.backbone.encoder import Backbone
-
-import torch
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,32 @@ class ShiftedTask:
     classes: tuple[int, ...]
 
 
+def prepare_all(
+    found: Found, reading: Reading, draws: Draws, device: str = "cpu"
+) -> tuple[list[Prepared], list[ShiftedTask]]:
+    """Every data set found, and the variants of ImageNet where they were asked for.
+
+    All are listed before any is encoded, so that what is missing is said at once. Without a backbone
+    ``pocket_clip`` on `device` encodes what pictures there are.
+
+    Raises:
+        UserError: what `list_pictures_of`, `prepare` or `prepare_shift` refuses.
+    """
+    listed = [(data_set, list_pictures_of(data_set)) for data_set in found.data_sets]
+    if reading.backbone is None and any(folder is not None for _, folder in listed):
+        from bayes_clip.backbone.encoder import load_backbone  # open_clip takes seconds to import
+
+        reading = replace(reading, backbone=load_backbone(device=device))
+    prepared = [prepare(data_set, folder, reading, draws) for data_set, folder in listed]
+    if not found.shifts:
+        return prepared, []
+    by_name = {data_set.name: (data_set, one) for (data_set, _), one in zip(listed, prepared, strict=True)}
+    source, imagenet = by_name[IMAGENET.folder]
+    ids = imagenet_ids(source.path, IMAGENET)
+    shifts = [prepare_shift(path, layout, ids, imagenet.task, reading) for layout, path in found.shifts]
+    return prepared, shifts
+
+
 def list_pictures_of(data_set: DataSet) -> ImageFolder | None:
     """The listing of a data set of pictures, before anything is encoded; None for a feature task.
 
@@ -107,6 +132,7 @@ def prepare(data_set: DataSet, folder: ImageFolder | None, reading: Reading, dra
         reading.allow_unknown_classes,
         encode=Remembered(reading.memory, data_set.name),
     )
+    task = replace(task, name=data_set.name)  # a link has the name of the data set, its target any
     if reading.skip_broken:
         labels = task.support_labels.numpy()
         rows = np.arange(len(labels))
