@@ -194,7 +194,7 @@ class Posterior(AutoContinuous):
         said = (probabilities, aleatoric, epistemic, novelty, mean, variance)
         return Prediction(*(tensor.cpu() for tensor in said))
 
-    def _checked(self, rows: Tensor | Rows) -> Tensor:
+    def as_inputs(self, rows: Tensor | Rows) -> Tensor:
         """Inputs as the program takes them; see `predict`."""
         return self._unit(self._inputs(rows))
 

@@ -47,7 +47,7 @@ def draw(posterior: Posterior, features: Tensor | Rows, labels: Tensor, draws: i
         raise UserError(
             f"labels of shape {tuple(labels.shape)} for {len(features)} rows of features; give one each"
         )
-    rows = posterior._checked(features)
+    rows = posterior.as_inputs(features)
     labels = labels.to(rows.device)
     with own_random_numbers(rows.device, seed), pyro.validation_enabled(False):  # which vmap cannot do
         flat, log_density = _flat_weights(posterior, draws)
