@@ -36,7 +36,6 @@ from torch import Tensor
 from bayes_clip.errors import UserError
 from bayes_clip.feature_maps import FeatureMap
 from bayes_clip.gaussian import (
-    Belief,
     ClassBlock,
     Diagonal,
     Full,
@@ -110,22 +109,6 @@ def carried_decay(deviation: Tensor, residual: Tensor, ratio: float, variance: T
     centred = deviation - deviation.mean(0)
     error = ratio**2 * torch.einsum("cd,de,ce->c", centred, residual, centred).clamp_min(0)
     return (1 + error / variance.mean(1)).rsqrt()
-
-
-def carried_flat(belief: Belief, prior_mean: Tensor, prior_variance: Tensor, noise: float) -> Belief:
-    """Flat weights (P,) that stay what they are, and a process noise of `noise` times the prior variance.
-
-    The stationary step of `StateSpace` with γ² = 1 / (1 + noise) towards the prior N(`prior_mean`,
-    `prior_variance`), both (P,): never wider than that prior.
-    """
-    decay = (1 + noise) ** -0.5
-    return belief.diffuse(prior_mean, decay, (1 - decay**2) * prior_variance)
-
-
-def disagreement(first: Tensor, second: Tensor) -> float:
-    """Mean squared difference of logits (N, C), each row less its mean: the rest moves no probability."""
-    left = first.double() - second.double()
-    return float((left - left.mean(-1, keepdim=True)).square().mean())
 
 
 def class_blocks(weights: Weights) -> Tensor:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyro
@@ -82,8 +82,12 @@ class AdapterModel:
     takes: ClassVar[Takes] = "unit"
     uses_support: ClassVar[bool] = False  # whether it reads `context.support`
     uses_encoder: ClassVar[bool] = False  # whether it reads `context.encoder`
+    needs_text: ClassVar[bool] = False  # whether it is nothing without text features
     engines: ClassVar[tuple[str, ...] | None] = None  # those it may run under; None: all
     recipe: ClassVar[Recipe | None] = None  # how its authors train it (engine sgd)
+    # Site -> its axis that runs over the image features, for `transport` to another encoder. Moving weights w
+    # there must move logits by s w·x to first order, s the logit scale. Linear heads need not say.
+    feature_axes: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     def __init__(self, context: Context, prior_variance: float) -> None:
         self.context = context
@@ -148,7 +152,9 @@ class TwoTowerModel(AdapterModel):
 
     def class_features(self, weights: dict[str, Tensor]) -> Tensor:
         """Unit features (..., C, D) of all classes."""
-        return self.features_of(weights, torch.arange(len(self.class_names), device=self.text_features.device))
+        return self.features_of(
+            weights, torch.arange(len(self.class_names), device=self.text_features.device)
+        )
 
     def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Unit image features (..., N, D) of inputs (N, F)."""
