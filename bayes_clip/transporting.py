@@ -4,17 +4,19 @@ What carries how:
 
 | program | how |
 |---|---|
-| linear heads on image features (``linear_probe``, your own) | through a map between the two feature spaces: what labels changed about zero-shot, re-centred on the new encoder's own zero-shot; see `carried` |
-| the same with a cache or class means (``uses_support``) | their labelled rows are mapped as well |
-| programs on the text side (`TextSideModel`) | weights in the space of the text tokens stay as they are, with process noise; refused where the widths of the tokens differ |
-| all others | refused: no map of features says what they do in the new space |
+| linear heads on image features: `linear_probe`, `clap`, `gda`, your own | what labels changed about zero-shot, through a map between the two feature spaces, re-centred on the new encoder's own zero-shot: `carried` |
+| programs that say which axes of their weights lie in the feature space (`AdapterModel.feature_axes`): `task_residual`, `tip_adapter` | the same, site by site: `carried_flat` |
+| programs on the text side: `coop`, `coop_class`, `contcoop` | weights in the space of the text tokens as they are, with process noise; refused where tokens differ in width |
+| all others: `clip_adapter` (its hidden units are drawn anew for every width), `visual_projection` and `lora` (they work inside the image tower) | refused: no map of features says what their weights do |
 
-The result is a posterior of the engine ekf: `update` goes on with labels on the new encoder.
+Labelled rows that a program keeps (a cache, class means) are mapped as well. The result is a posterior of the
+engine ekf: `update` goes on with labels on the new encoder.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bayes_clip.carried import HeadPrior, carried_flat, carried_head, disagreement
+from bayes_clip.carried import HeadPrior, carried_head
+from bayes_clip.carried_flat import SiteMap, carried_as_it_is, carried_by_site, disagreement
 from bayes_clip.data.arrays import is_array_file
 from bayes_clip.data.encode import encode_class_names
 from bayes_clip.data.resolve import load_input
 from bayes_clip.data.rows import Rows
 from bayes_clip.errors import UserError
 from bayes_clip.feature_maps import FeatureMap, fit_map
-from bayes_clip.gaussian import FAMILIES, Belief
+from bayes_clip.gaussian import FAMILIES, Belief, Diagonal, Full, LowRankPrecision, VariationalDiagonal
 from bayes_clip.inference.program import Program, read_program
 from bayes_clip.inference.stream import Stream, canonical
 from bayes_clip.inputs import inputs_of
@@ -149,40 +152,48 @@ def transport(
         UserError: a program or a covariance that cannot be carried, or whatever `fit_map` refuses.
     """
     start = time.perf_counter()
-    program, kept = posterior.program, posterior.weights
+    program, known = posterior.program, posterior.weights
     if isinstance(program, TextSideModel):
-        weights, carrier, noise = _text_side(posterior, to, first, second)
-        mapped = None
+        carried = _text_side(posterior, to, first, second)
     elif _is_head(posterior):
-        rows = first.features, second.features
-        mapped = fit_map(*rows, kind)
-        back = fit_map(*reversed(rows), kind) if program.context.support is not None else None
-        weights, carrier, noise = _head(posterior, to, mapped, back)
+        carried = _head(posterior, to, first, second, kind)
+    elif program.feature_axes:
+        carried = _by_site(posterior, to, first, second, kind)
     else:
         raise UserError(
-            f"{posterior.source.settings.model}: it is no linear head on image features and not on the text "
-            f"side, so nothing says what its weights do on {to.name}; fit again there"
+            f"{posterior.source.settings.model}: nothing says what its weights do on {to.name}: it is no linear "
+            "head on image features, not on the text side, and declares no feature_axes; fit again there"
         )
-    family = next(name for name, of in FAMILIES.items() if isinstance(weights, of))
+    family = next(name for name, of in FAMILIES.items() if isinstance(carried.belief, of))
     notes = list(to.notes)
-    if type(weights) is not type(kept):
-        notes.append(f"covariance {type(kept).__name__} is carried as {family}")
+    if type(carried.belief) is not type(known):
+        notes.append(f"covariance {type(known).__name__} is carried as {family}")
     notes.append("in/out verdicts and abstention need labels held out on the new encoder: there are none")
-    source = posterior.source
-    settings = replace(source.settings, engine="ekf", covariance=family)
+    settings = replace(posterior.source.settings, engine="ekf", covariance=family)
     source = replace(
-        source, settings=settings, backbone=to.fingerprint, prior_variance=carrier.prior_variance
+        posterior.source,
+        settings=settings,
+        backbone=to.fingerprint,
+        prior_variance=carried.program.prior_variance,
     )
-    read = _read(carrier, weights.mean)
-    before = posterior.stream
+    read, before = carried.read, posterior.stream
     stream = Stream(
         read.prior_mean,
         read.prior_variance,
         steps=1 if before is None else before.steps,
         noise=None if before is None else before.noise,
     )
-    moved = Posterior(carrier, canonical(weights), source, stream)
-    return Transported(moved, mapped, noise, time.perf_counter() - start, tuple(notes))
+    moved = Posterior(carried.program, canonical(carried.belief), source, stream)
+    return Transported(moved, carried.map, carried.noise, time.perf_counter() - start, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Carried:
+    belief: Belief
+    program: AdapterModel
+    read: Program  # the same, as it reads
+    noise: float
+    map: FeatureMap | None = None
 
 
 def _is_head(posterior: Posterior) -> bool:
@@ -191,81 +202,132 @@ def _is_head(posterior: Posterior) -> bool:
     return program.takes == "unit" and not program.uses_encoder and posterior.logits.program.is_head
 
 
-def _head(
-    posterior: Posterior, to: Destination, mapped: FeatureMap, back: FeatureMap | None
-) -> tuple[Belief, AdapterModel, float]:
-    program, like = posterior.program, posterior.weights.mean
-    read = posterior.logits.program
+def _head(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str) -> _Carried:
+    program, read, like = posterior.program, posterior.logits.program, posterior.weights.mean
+    there, carrier = _on_features(posterior, to, first, second, kind)
+    scales = program.logit_scale, to.logit_scale
+    # the rows that the weights multiply; they are the features but where a program adds columns
+    designs = (read.design(first.features.to(like)), there.design(second.features.to(like)))
+    mapped = fit_map(*(design / scale for design, scale in zip(designs, scales, strict=True)), kind)
+    priors = (
+        HeadPrior(of.prior_mean, of.prior_variance, scale)
+        for of, scale in zip((read, there), scales, strict=True)
+    )
+    carried = carried_head(posterior.weights, *priors, mapped)
+    return _Carried(carried.belief, carrier, there, float(carried.noise.mean()), mapped)
+
+
+def _by_site(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str) -> _Carried:
+    program, read, weights = posterior.program, posterior.logits.program, posterior.weights
+    if not isinstance(weights, Full | Diagonal | VariationalDiagonal | LowRankPrecision):
+        raise _no_covariance(posterior)
+    there, carrier = _on_features(posterior, to, first, second, kind)
+    mapped = fit_map(first.features, second.features, kind)
     ratio = program.logit_scale / to.logit_scale
-    context = _context(program.context, to, like, len(mapped.matrix))
-    if context.support is not None and back is not None:
-        rows = normalize(context.support.inputs.double() @ back.matrix.to(like.device), dim=-1)
-        context = replace(context, support=replace(context.support, inputs=rows.to(like)))
-    carrier = type(program)(context, ratio**2 * program.prior_variance)
-    there = _read(carrier, like)
-    first = HeadPrior(read.prior_mean, read.prior_variance, program.logit_scale)
-    second = HeadPrior(there.prior_mean, there.prior_variance, to.logit_scale)
-    carried = carried_head(posterior.weights, first, second, mapped)
-    return carried.belief, carrier, float(carried.noise.mean())
+    axes = program.feature_axes
+    through = SiteMap(read.sites, there.sites, axes, ratio * mapped.matrix.to(weights.mean.device))
+    _check_sites(posterior, to, there, axes)
+    step = through((weights.mean - read.prior_mean).double()[:, None])[:, 0]
+    start = there.prior_mean.double()
+    rows = _compared(program, carrier, first, second)
+    noise = _noise(read, there, weights.mean, (start + step).to(weights.mean), rows)
+    decay = (1 + noise) ** -0.5
+    belief = carried_by_site(
+        weights, start + decay * step, read.prior_variance, there.prior_variance, through, decay
+    )
+    return _Carried(belief, carrier, there, noise, mapped)
 
 
-def _text_side(
-    posterior: Posterior, to: Destination, first: Rows, second: Rows
-) -> tuple[Belief, AdapterModel, float]:
-    """Process noise: what the weights change about the logits of each encoder, compared on the pictures."""
-    program, weights = posterior.program, posterior.weights
-    name, like = posterior.source.settings.model, weights.mean
-    if not isinstance(weights, tuple(FAMILIES.values())):
-        raise UserError(
-            f"{name}: {type(weights).__name__} weights take no process noise; fit again with --engine ekf"
-        )
-    read = posterior.logits.program
-    context, encoder = _context(program.context, to, like, second.features.shape[1]), program.context.encoder
+def _text_side(posterior: Posterior, to: Destination, first: Rows, second: Rows) -> _Carried:
+    program, read, weights = posterior.program, posterior.logits.program, posterior.weights
+    if not isinstance(weights, Full | Diagonal | VariationalDiagonal | LowRankPrecision):
+        raise _no_covariance(posterior)
+    context, encoder = _context(program, to, weights.mean, second.features.shape[1]), program.context.encoder
     if encoder is not None:  # the prompts that the weights were learned in
         context = replace(context, templates=context.templates or encoder.default_templates)
     carrier = type(program)(context, program.prior_variance)
-    there = _read(carrier, like)
-    for site, other in zip(read.sites, there.sites, strict=True):
-        if site.shape != other.shape:
-            raise UserError(
-                f"{name}: its '{site.name}' has the shape {tuple(site.shape)}, and {tuple(other.shape)} on "
-                f"{to.name}: their text tokens differ in width; fit again there"
-            )
-    rows = slice(None, None, max(1, len(first) // MOST_COMPARED))
-    seen = (_inputs(program, first)[rows].to(like), _inputs(program, second)[rows].to(like))
+    there = _read(carrier, weights.mean)
+    _check_sites(posterior, to, there, {})
+    rows = _compared(program, carrier, first, second)
+    noise = _noise(read, there, weights.mean, weights.mean, rows)
+    belief = carried_as_it_is(weights, there.prior_mean, there.prior_variance, noise)
+    return _Carried(belief, carrier, there, noise)
+
+
+def _on_features(
+    posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str
+) -> tuple[Program, AdapterModel]:
+    """The program on the new encoder, with s² v kept and the labelled rows it keeps mapped there."""
+    program, like = posterior.program, posterior.weights.mean
+    context = _context(program, to, like, second.features.shape[1])
+    if context.support is not None:
+        back = fit_map(second.features, first.features, kind).matrix.to(like.device)
+        rows = normalize(context.support.inputs.double() @ back.mT, dim=-1)
+        context = replace(context, support=replace(context.support, inputs=rows.to(like)))
+    ratio = program.logit_scale / to.logit_scale
+    carrier = type(program)(context, ratio**2 * program.prior_variance)
+    return _read(carrier, like), carrier
+
+
+def _noise(
+    first: Program, second: Program, before: Tensor, after: Tensor, rows: tuple[Tensor, Tensor]
+) -> float:
+    """q: what the weights change about the logits of either encoder differs by, over a logit's prior variance."""
     changes = [
-        read_.logits(like, inputs) - read_.logits(read_.prior_mean, inputs)
-        for read_, inputs in zip((read, there), seen, strict=True)
+        program.logits(weights, inputs) - program.logits(program.prior_mean, inputs)
+        for program, weights, inputs in zip((first, second), (before, after), rows, strict=True)
     ]
-    design = there.design(seen[1])
-    prior = torch.einsum("bkp,p->bk", design.square(), there.prior_variance).double().mean()
-    noise = disagreement(*changes) / float(prior)
-    return carried_flat(weights, there.prior_mean, there.prior_variance, noise), carrier, noise
+    design = second.design(rows[1])
+    prior = torch.einsum("bkp,p->bk", design.square(), second.prior_variance).double().mean()
+    return disagreement(*changes) / float(prior)
 
 
-def _context(context: Context, to: Destination, like: Tensor, width: int) -> Context:
+def _compared(
+    program: AdapterModel, carrier: AdapterModel, first: Rows, second: Rows
+) -> tuple[Tensor, Tensor]:
+    """Some of the pictures as the program takes them, on either encoder."""
+    some = slice(None, None, max(1, len(first) // MOST_COMPARED))
+    sides = zip((program, carrier), (first, second), strict=True)
+    seen = [inputs_of(type(one), one.context, rows)[some] for one, rows in sides]
+    like = program.text_features
+    return seen[0].to(like), seen[1].to(like)
+
+
+def _check_sites(posterior: Posterior, to: Destination, there: Program, axes: Mapping[str, int]) -> None:
+    for site, other in zip(posterior.logits.program.sites, there.sites, strict=True):
+        own, new = list(site.shape), list(other.shape)
+        if site.name in axes:
+            own[axes[site.name]] = new[axes[site.name]]
+        if own != new:
+            why = "it has other sizes there" if axes else "their text tokens differ in width"
+            raise UserError(
+                f"{posterior.source.settings.model}: its '{site.name}' has the shape {tuple(site.shape)}, and "
+                f"{tuple(other.shape)} on {to.name}: {why}; fit again there"
+            )
+
+
+def _no_covariance(posterior: Posterior) -> UserError:
+    return UserError(
+        f"{posterior.source.settings.model}: {type(posterior.weights).__name__} weights have no covariance to "
+        "carry over; fit again with --engine ekf or laplace"
+    )
+
+
+def _context(program: AdapterModel, to: Destination, like: Tensor, width: int) -> Context:
     """The program's context on the new encoder.
 
     Raises:
         UserError: the posterior has text features and the new encoder gives none.
     """
-    if context.has_text and to.text_features is None:
+    context, text = program.context, to.text_features
+    if context.has_text and text is None:
         raise UserError(
             f"{to.name}: no text features of the classes, which the posterior has; give a backbone"
         )
-    text = to.text_features
     if text is None:
         text = torch.zeros(len(context.class_names), width)
-    return replace(
-        context,
-        text_features=text.to(like),
-        logit_scale=to.logit_scale,
-        encoder=None if context.encoder is None else to.encoder,
-    )
-
-
-def _inputs(program: AdapterModel, rows: Rows) -> Tensor:
-    return inputs_of(type(program), program.context, rows)
+    encoder = None if context.encoder is None else to.encoder
+    return replace(context, text_features=text.to(like), logit_scale=to.logit_scale, encoder=encoder)
 
 
 def _read(program: AdapterModel, like: Tensor) -> Program:
