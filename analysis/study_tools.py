@@ -48,6 +48,12 @@ def said(values: Sequence[float], digits: int = 3, signed: bool = False) -> str:
     return f"{mean:{sign}.{digits}f}" + ("" if np.isnan(width) else f" ± {width:.{digits}f}")
 
 
+def arm_names(table: pd.DataFrame) -> pd.Series:
+    """ "model, engine" of every row; the engine alone where one model was asked for, and for zero_shot."""
+    alone = (table["engine"] == "zero_shot") | (table["model"].nunique() == 1)
+    return table["engine"].where(alone, table["model"] + ", " + table["engine"])
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
