@@ -18,14 +18,24 @@ PLAIN = Recipe(source="a paper", optimizer="sgd", learning_rate=0.1, epochs=10, 
 COOP = {"optimizer": "sgd", "learning_rate": 0.002, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 32}
 DASSL = {"schedule": "cosine", "cosine_by": "epoch", "warm_up_epochs": 1, "warm_up_rate": 1e-5}
 # The published numbers, and the steps of 1, 2, 4, 8 and 16 shots of 10 classes.
+ZS_LP = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "batch_size": 256}
+COOP_STEPS = [50, 100, 100, 400, 1000]
 PUBLISHED: dict[str, tuple[dict[str, Any], list[int]]] = {
-    "linear_probe": (
-        DASSL
-        | {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "batch_size": 256},
-        [300, 300, 300, 300, 300],
+    "linear_probe": (ZS_LP | DASSL, 5 * [300]),
+    "clap": (ZS_LP | DASSL, 5 * [300]),
+    "coop": (COOP | DASSL, COOP_STEPS),
+    "coop_class": (COOP | DASSL, COOP_STEPS),
+    "clip_adapter": (COOP | DASSL, COOP_STEPS),
+    "task_residual": (
+        DASSL | {"optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 5e-4, "batch_size": 256},
+        [100, 100, 100, 200, 200],
     ),
-    "coop": (COOP | DASSL, [50, 100, 100, 400, 1000]),
-    "coop_class": (COOP | DASSL, [50, 100, 100, 400, 1000]),
+    "tip_adapter": (  # torch's own weight decay of AdamW, which the authors leave as it is
+        {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2, "epsilon": 1e-4}
+        | {"batch_size": 256, "schedule": "cosine", "cosine_by": "step", "warm_up_epochs": 0},
+        5 * [20],
+    ),
+    "visual_projection": ({"optimizer": "adam", "batch_size": None, "weight_decay": 0.0}, 5 * [300]),
     "lora": (
         {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 1e-2, "batch_size": 32}
         | {"schedule": "cosine", "cosine_by": "step", "final_rate": 1e-6, "warm_up_epochs": 0},
