@@ -201,6 +201,22 @@ AbstainAt = Annotated[
         help="Answer only where at most this share will be wrong.",
     ),
 ]
+FalseAlarms = Annotated[
+    float,
+    typer.Option(
+        "--false-alarms",
+        metavar="SHARE",
+        help="Rows of known classes that may be called out, as a share.",
+    ),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        "--coverage",
+        metavar="SHARE",
+        help="Also name all classes that an input may belong to, so that this share of the sets is right.",
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUNNING)
 ]

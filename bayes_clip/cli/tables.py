@@ -39,6 +39,8 @@ VERDICT = (
     ("probability", "probability", 3),
     ("epistemic", "epistemic", 3),
     ("verdict", "in/out", None),
+    ("set_size", "classes", None),
+    ("set", "that may be", None),
     ("abstained", "abstained", None),
 )
 FORECAST: tuple[Column, ...] = (
@@ -56,6 +58,7 @@ MISSING: tuple[Column, ...] = (
     ("page", "where to get it", None),
 )
 MOST_ROWS = 40
+MOST_OF_SET = 3  # classes of a prediction set
 WIDTH_IN_FILES = 160
 
 
@@ -92,12 +95,9 @@ def show_comparison(comparison: Comparison, folder: Path | None) -> None:
 
 
 def verdict_table(verdicts: Verdicts) -> Table:
-    """The first rows of a prediction."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for _, heading, digits in VERDICT:
-        table.add_column(heading, justify="left" if digits is None else "right", overflow="fold")
-    for row in verdicts.rows[:MOST_ROWS]:
-        table.add_row(*(_cell(row, name, digits) for name, _, digits in VERDICT))
+    """The first rows of a prediction; of the classes that each may belong to, the first few."""
+    shown = [{**row, "set": _first_few(str(row["set"]))} for row in verdicts.rows[:MOST_ROWS]]
+    table = plain_table(VERDICT, shown)
     if len(verdicts.rows) > MOST_ROWS:
         table.caption = f"and {len(verdicts.rows) - MOST_ROWS} more; --out FILE.csv keeps them all"
     return table
@@ -184,6 +184,13 @@ def notes(texts: Sequence[str]) -> None:
     """What the user should know about how the result came about, each remark once."""
     for text in dict.fromkeys(texts):
         line(f"note: {text}")
+
+
+def _first_few(names: str) -> str:
+    """The first classes of a set in one cell, and how many more there are."""
+    inside = names.split("; ")
+    more = len(inside) - MOST_OF_SET
+    return names if more <= 0 else "; ".join(inside[:MOST_OF_SET]) + f"; and {more} more"
 
 
 def _size(count: int) -> str:

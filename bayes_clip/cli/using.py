@@ -13,6 +13,8 @@ from bayes_clip.cli import options, tables, values
 def predict(
     posterior: options.PosteriorFolder,
     inputs: options.InputName,
+    false_alarms: options.FalseAlarms = 0.05,
+    coverage: options.Coverage = None,
     abstain_at: options.AbstainAt = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Also write a table.")] = None,
     backbone: options.BackboneName = None,
@@ -23,24 +25,33 @@ def predict(
 ) -> None:
     """Class, probability, uncertainty and an in/out verdict for images or features.
 
+    What is promised (false alarms, coverage, risk) goes by support rows that fits did not see.
+
     \b
     Examples
       bayes-clip predict posterior/ picture.jpg
       bayes-clip predict posterior/ new_photos/ --abstain-at 0.05 --out predictions.csv
-      bayes-clip predict posterior/ features.npz --out predictions.csv
+      bayes-clip predict posterior/ features.npz --coverage 0.9 --false-alarms 0.01
     """
     from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_input
-    from bayes_clip.evaluation.holdout import dated, load_held_out
+    from bayes_clip.evaluation.conformal import check_share
+    from bayes_clip.evaluation.holdout import dated, load_held_out, sets_of
     from bayes_clip.evaluation.verdicts import check_backbone, judge, save_verdicts
     from bayes_clip.storage.folder import load_posterior
 
+    check_share("--false-alarms", false_alarms)
+    if coverage is not None:
+        check_share("--coverage", coverage)
     if out is not None:
         check_place(out)
     known, held_out = load_posterior(posterior), load_held_out(posterior)
     rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
     check_backbone(known, rows.backbone, inputs)
-    verdicts = judge(known.predict(rows.rows), known.class_names, rows.paths, held_out, abstain_at)
+    sets = None if coverage is None else sets_of(known, held_out, rows.rows, coverage)
+    prediction = known.predict(rows.rows)
+    names = known.class_names
+    verdicts = judge(prediction, names, rows.paths, held_out, abstain_at, false_alarms, sets)
     if out is not None:
         save_verdicts(verdicts, out)
     tables.show(tables.verdict_table(verdicts))

@@ -2,19 +2,31 @@
 
 Nobody with a handful of labels has a validation set. So balanced folds (one part of the shots of every class)
 are left out in turn, the rest is fitted, and the fold predicted. The spread of novelty on those rows says how
-novel a row of a known class looks; their confidence and errors say what confidence is worth.
+novel a row of a known class looks; their confidence and errors say what confidence is worth; and the fits
+themselves, by their mean weights, make prediction sets (`conformal`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bayes_clip.data.rows import Rows
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
+from bayes_clip.evaluation.conformal import (
+    ROUNDING,
+    FoldFits,
+    PredictionSets,
+    check_share,
+    digest_of,
+    prediction_sets,
+    strangeness,
+)
 from bayes_clip.evaluation.metrics import confidence_and_correct
 from bayes_clip.evaluation.selective import RiskThreshold, threshold_for_risk
 from bayes_clip.fitting import fit
@@ -26,7 +38,21 @@ from bayes_clip.storage.folder import check_posterior_folder, write_posterior
 from bayes_clip.storage.lock import locked
 
 MOST_FOLDS = 4  # each costs a fit; with more, each fit is closer to the final one
-KNOWN_SHARE = 0.95  # of the rows of known classes that should be called "in"
+FITS = "fits."  # of their fields' names in the file
+FOLD_FIELDS = tuple(field.name for field in fields(FoldFits))
+FALSE_ALARMS = 0.05  # of rows of known classes that may be called "out", unless asked otherwise
+
+
+@dataclass(frozen=True)
+class NoveltyLimit:
+    """A row that is more novel than `value` is called "out".
+
+    `false_alarms` is the share of rows of known classes that this is meant for: what was asked, or the least
+    that so few rows can stand for.
+    """
+
+    value: float
+    false_alarms: float
 
 
 @dataclass(frozen=True)
@@ -36,14 +62,24 @@ class HeldOut:
     novelty: np.ndarray  # (N,)
     confidence: np.ndarray  # (N,) probability of the predicted class
     correct: np.ndarray  # (N,) 1.0 or 0.0
+    fits: FoldFits | None = None  # for prediction sets; None where an earlier version kept none
 
-    @property
-    def novelty_limit(self) -> float:
-        """The novelty below which 95 % of the held-out rows lie; above it a row is called "out".
+    def novelty_limit(self, false_alarms: float = FALSE_ALARMS) -> NoveltyLimit:
+        """The limit above which at most a share `false_alarms` of rows of known classes should lie.
 
-        The fits behind it saw fewer shots than the final one, so it errs on the side of "in".
+        The ⌈(1 − ε)(N + 1)⌉-th smallest novelty of the held-out rows: a new row exchangeable with them, and
+        judged by the fits that judged them, is above it with chance at most ε. With fewer than 1/ε − 1 rows
+        no limit is as sure; it is then the largest, for 1 / (N + 1). The final fit has seen more labels than
+        those behind the limit, so that rows look less novel to it: it errs on the side of "in".
+
+        Raises:
+            UserError: `false_alarms` is not between 0 and 1.
         """
-        return float(np.quantile(self.novelty, KNOWN_SHARE))
+        check_share("--false-alarms", false_alarms)
+        count = len(self.novelty)
+        place = math.ceil(round((1 - false_alarms) * (count + 1), ROUNDING))
+        rate = false_alarms if place <= count else 1 / (count + 1)
+        return NoveltyLimit(float(np.sort(self.novelty)[min(place, count) - 1]), rate)
 
     def confidence_limit(self, risk: float) -> RiskThreshold:
         """The confidence from which on at most `risk` of the held-out answers are wrong."""
@@ -61,25 +97,51 @@ def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
         return None
     count = len(task.support_labels)
     novelty, confidence, correct = np.zeros(count), np.zeros(count), np.zeros(count)
-    for fold in track(folds, "Leaving out parts of the support set"):
+    number, surprise, weights = np.zeros(count, dtype=np.int64), np.zeros(count), []
+    for index, fold in enumerate(track(folds, "Leaving out parts of the support set")):
         kept = torch.ones(count, dtype=torch.bool)
         kept[fold] = False
-        prediction = _fitted_alike(task.with_support(kept), posterior).predict(
-            task.with_support(fold).support_rows
-        )
-        rows = fold.numpy()
+        fitted = _fitted_alike(task.with_support(kept), posterior)
+        left_out, labels, rows = task.with_support(fold).support_rows, task.support_labels[fold], fold.numpy()
+        prediction = fitted.predict(left_out)
         novelty[rows] = prediction.novelty.double().numpy()
         confidence[rows], correct[rows] = confidence_and_correct(
-            prediction.probabilities.double().numpy(), task.support_labels[fold].numpy()
+            prediction.probabilities.double().numpy(), labels.numpy()
         )
-    return HeldOut(novelty, confidence, correct)
+        number[rows] = index
+        surprise[rows] = strangeness(fitted, left_out).gather(1, labels[:, None])[:, 0].numpy()
+        weights.append(fitted.weights.mean.cpu().numpy())
+    fits = FoldFits(number, surprise, np.stack(weights), digest_of(posterior.class_names))
+    return HeldOut(novelty, confidence, correct, fits)
+
+
+def sets_of(
+    posterior: Posterior, held_out: HeldOut | None, rows: torch.Tensor | Rows, coverage: float
+) -> PredictionSets:
+    """Prediction sets for new rows by what was held out; see `conformal`.
+
+    Raises:
+        UserError: there was nothing to hold out, an earlier version kept less of it, or `prediction_sets`
+            refuses.
+    """
+    check_share("--coverage", coverage)
+    if held_out is None:
+        raise UserError(
+            f"--coverage {coverage:g}: one shot per class leaves none to learn the sets from; fit on two"
+        )
+    if held_out.fits is None:
+        raise UserError(f"--coverage {coverage:g}: an earlier version kept no fits of folds; fit again")
+    return prediction_sets(posterior, held_out.fits, rows, coverage)
 
 
 def as_tensors(held_out: HeldOut | None) -> dict[str, torch.Tensor] | None:
     """What `write_posterior` keeps beside a posterior."""
     if held_out is None:
         return None
-    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in vars(held_out).items()}
+    arrays = {name: values for name, values in vars(held_out).items() if name != "fits"}
+    if held_out.fits is not None:
+        arrays |= {f"{FITS}{name}": values for name, values in vars(held_out.fits).items()}
+    return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
 def save_with_held_out(posterior: Posterior, held_out: HeldOut | None, folder: Path) -> None:
@@ -102,8 +164,10 @@ def load_held_out(folder: Path) -> HeldOut | None:
     tensors = storage.load_held_out(folder)
     if tensors is None:
         return None
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    kept = {name: arrays.pop(f"{FITS}{name}") for name in FOLD_FIELDS if f"{FITS}{name}" in arrays}
     try:
-        return HeldOut(**{name: tensor.numpy() for name, tensor in tensors.items()})
+        return HeldOut(**arrays, fits=FoldFits(**kept) if kept else None)
     except TypeError as error:
         raise UserError(f"{folder}: what was held out was changed ({error}); fit again") from error
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bayes_clip.errors import UserError
-from bayes_clip.evaluation.holdout import HeldOut
+from bayes_clip.evaluation.conformal import PredictionSets
+from bayes_clip.evaluation.holdout import FALSE_ALARMS, HeldOut, NoveltyLimit
 from bayes_clip.evaluation.results import Cell
 from bayes_clip.evaluation.write import write_csv
 from bayes_clip.posterior import Posterior
@@ -24,8 +25,11 @@ VERDICT_COLUMNS = (
     "aleatoric",
     "novelty",
     "verdict",
+    "set_size",
+    "set",
     "abstained",
 )
+SEPARATOR = "; "  # between the classes of a set, the most probable one first
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,20 @@ def judge(
     inputs: Sequence[str] | None,
     held_out: HeldOut | None,
     risk: float | None = None,
+    false_alarms: float = FALSE_ALARMS,
+    sets: PredictionSets | None = None,
 ) -> Verdicts:
     """Class, probability, uncertainties in nats, in/out verdict and whether to abstain, for every input.
 
-    A row is "out" if it is more novel than 95 % of the support rows were to fits that left them out. It is
-    abstained from if its probability is below the least at which at most `risk` of those rows were wrong.
+    A row is "out" if it is more novel than all but a share `false_alarms` of the support rows were to fits
+    that left them out. It is abstained from if its probability is below the least at which at most `risk` of
+    those rows were wrong. With `sets` each row names the classes that it may belong to, the most probable one
+    first; the predicted class is always among them, which makes no set hold the truth less often.
 
     `inputs` names the rows (file paths); they are numbered from 0 without.
 
     Raises:
-        UserError: abstention is asked for and there was nothing to hold out.
+        UserError: abstention is asked for and there was nothing to hold out, or `false_alarms` is no share.
     """
     if risk is not None and held_out is None:
         raise UserError(
@@ -67,11 +75,15 @@ def judge(
             "no in/out verdict: one shot per class leaves nothing to compare novelty with; fit on two"
         )
     else:
-        verdict = np.where(novelty > held_out.novelty_limit, "out", "in")
+        bound = held_out.novelty_limit(false_alarms)
+        verdict = np.where(novelty > bound.value, "out", "in")
+        notes.extend(_how_sure(bound, false_alarms, len(held_out.novelty)))
     if risk is not None and held_out is not None:
         limit = held_out.confidence_limit(risk)
         abstained = np.where(confidence < limit.threshold, "yes", "no")
         notes.append(_how_it_abstains(risk, limit.threshold, limit.coverage, limit.risk))
+    sizes, members = _sets(sets, probabilities, class_names)
+    notes.extend(() if sets is None else sets.notes)
     columns = (
         inputs or [f"row {index}" for index in range(len(winners))],
         [class_names[index] for index in winners],
@@ -80,6 +92,8 @@ def judge(
         prediction.aleatoric.double().tolist(),
         novelty.tolist(),
         verdict.tolist(),
+        sizes,
+        members,
         abstained.tolist(),
     )
     rows = (dict(zip(VERDICT_COLUMNS, cells, strict=True)) for cells in zip(*columns, strict=True))
@@ -108,6 +122,33 @@ def check_backbone(posterior: Posterior, backbone: str | None, what: str) -> Non
             f"{what}: encoded with backbone {backbone}, and the posterior was fitted with {own}; "
             "give the --backbone and --pretrained that it was fitted with"
         )
+
+
+def _sets(
+    sets: PredictionSets | None, probabilities: np.ndarray, class_names: Sequence[str]
+) -> tuple[list[Cell], list[Cell]]:
+    """Size and members of every row's set, its predicted class included; empty cells without sets."""
+    if sets is None:
+        nothing: list[Cell] = [""] * len(probabilities)
+        return nothing, nothing
+    sizes: list[Cell] = []
+    members: list[Cell] = []
+    for row, inside in zip(probabilities, sets.members, strict=True):
+        inside = inside.copy()
+        inside[row.argmax()] = True
+        order = [index for index in np.argsort(-row, kind="stable") if inside[index]]
+        sizes.append(len(order))
+        members.append(SEPARATOR.join(class_names[index] for index in order))
+    return sizes, members
+
+
+def _how_sure(bound: NoveltyLimit, asked: float, rows: int) -> tuple[str, ...]:
+    if bound.false_alarms <= asked:
+        return ()
+    return (
+        f"in/out verdicts: {rows} labels are too few for {asked:.1%} of false alarms; these stand for "
+        f"{bound.false_alarms:.1%}",
+    )
 
 
 def _how_it_abstains(risk: float, threshold: float, coverage: float, seen: float) -> str:
