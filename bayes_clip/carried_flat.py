@@ -105,8 +105,8 @@ def _both_sides(matrix: Tensor, through: SiteMap, decay: float) -> Tensor:
 def _with_less(mean: Tensor, diagonal: Tensor, removed: Tensor) -> LowRankPrecision:
     """The belief of covariance diag(d) − G Gᵀ for d (P,) and G (P, L).
 
-    With G̃ = d^-½ G the precision is d⁻¹ + d^-½ G̃ (I − G̃ᵀ G̃)⁻¹ G̃ᵀ d^-½. Only the diagonal of what is not of low
-    rank was carried, so that rounding or an uneven diagonal may let G̃ᵀ G̃ pass 1: at most 1 − 1e-6 is taken away.
+    With G̃ = d^-½ G the precision is d⁻¹ + d^-½ G̃ (I − G̃ᵀ G̃)⁻¹ G̃ᵀ d^-½. Only the diagonal of what is not of
+    low rank was carried, so G̃ᵀ G̃ may pass 1 where that was uneven: at most 1 − 1e-6 of d is taken away.
     """
     deviation = diagonal.sqrt()
     scaled = removed / deviation[:, None]

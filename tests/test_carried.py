@@ -11,10 +11,10 @@ from small_problems import assert_near
 from torch import Tensor
 from two_encoders import isometry, random, unit_rows
 
-from bayes_clip.carried import HeadPrior, carried_flat, carried_head, class_blocks, disagreement
+from bayes_clip.carried import HeadPrior, carried_head, class_blocks
 from bayes_clip.errors import UserError
 from bayes_clip.feature_maps import FeatureMap, fit_map
-from bayes_clip.gaussian import FAMILIES, ClassBlock, Diagonal, Full
+from bayes_clip.gaussian import FAMILIES, ClassBlock
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.kalman import init, update
 from bayes_clip.inference.linearised import Batch
@@ -115,24 +115,6 @@ def test_a_map_that_lengthens_leaves_a_covariance() -> None:
     long = replace(EXACT, matrix=3 * EXACT.matrix)
     after = carried_head(fitted("class_block"), PRIOR, THERE, long).belief
     assert float(torch.linalg.eigvalsh(after.covariance).min()) > 0
-
-
-def test_flat_weights_take_a_stationary_step() -> None:
-    mean, prior = random(5), random(5, seed=1).square() + 0.1
-    belief = Full(mean, torch.diag(0.2 * prior))
-    still = carried_flat(belief, 0 * mean, prior, 0.0)
-    assert_near(still.mean, mean)
-    assert_near(still.covariance, belief.covariance)
-    moved = carried_flat(belief, 0 * mean, prior, 1.0)
-    assert_near(moved.mean, mean / 2**0.5)
-    assert_near(moved.covariance, torch.diag(0.6 * prior))
-    assert_near(carried_flat(Diagonal(mean, prior), mean, prior, 7.0).variance, prior)
-
-
-def test_what_all_logits_share_is_no_disagreement() -> None:
-    logits = random(7, 4)
-    assert disagreement(logits, logits + random(7, 1, seed=1)) < 1e-30
-    assert disagreement(logits, logits + torch.tensor([1.0, -1, 1, -1])) == pytest.approx(1)
 
 
 def test_blocks_of_the_variational_low_rank_family() -> None:

@@ -18,7 +18,7 @@ from bayes_clip.data.rows import Rows
 from bayes_clip.data.task import few_shot
 from bayes_clip.gaussian import ClassBlock, Diagonal
 from bayes_clip.model import AdapterModel
-from bayes_clip.transporting import Destination
+from bayes_clip.carried_program import Destination
 
 FEATURES, WIDER, SCALE = 6, 9, 35.0
 TASK = tiny_task(features=FEATURES)
@@ -146,7 +146,7 @@ def test_what_cannot_be_carried_is_refused_in_one_line() -> None:
     linear = bc.fit(TASK, SETTINGS).posterior
     for posterior, changes, said in (
         (point, {}, "no covariance to carry"),
-        (curved, {}, "TwoLayers: it is no linear head .* fit again there"),
+        (curved, {}, "TwoLayers: nothing says .* fit again there"),
         (linear, {"text_features": None}, "v2: no text features of the classes"),
         (linear, {"kind": "affine"}, "--map affine: no such map"),
     ):
