@@ -259,7 +259,7 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
     """Prior variance (unless it is given) and covariance scale, from balanced folds of the support set."""
     engine = settings.engine
     given = settings.prior_variance
-    tunes = problem.model.tunes_prior
+    tunes, widest = problem.kind.tunes_prior, problem.kind.widest_prior
     if not tunes:
         if given is not None:
             raise UserError(
@@ -268,8 +268,10 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
         given = 1.0
     kind = settings.update_rule if engine == "ekf" else "vi" if engine in ("vi", "nuts") else engine
     if engine in NO_PRIOR:
-        return Tuned(given or default_variance("map", logit_variance, has_text), 0.0)
-    centre = default_variance(kind, logit_variance, has_text) if tunes else 1.0
+        # a program without a slope at its prior mean (clip_adapter) has no variance to go by
+        usual = default_variance("map", logit_variance, has_text) if logit_variance > 0 else 1.0
+        return Tuned(given or min(usual, widest), 0.0)
+    centre = min(default_variance(kind, logit_variance, has_text) if tunes else 1.0, widest)
     problem = searched(problem)
     folds = held_out(problem, settings) if engine != "nuts" else None
     if folds is None:
@@ -278,4 +280,6 @@ def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_te
     wants_scale = engine != "map" and settings.predictive == "auto"
     if given is not None:
         return choose_scale(folds, labels, given) if wants_scale else Tuned(given, 0.0)
-    return choose(folds, labels, centre, logit_variance, scales=wants_scale)
+    # where the program bears no more, the search is centred there, and its range moves along
+    logit_variance = max(logit_variance, default_variance(kind, 1.0, has_text) / centre)
+    return choose(folds, labels, centre, logit_variance, scales=wants_scale, widest=widest)

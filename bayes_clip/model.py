@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class AdapterModel:
     """
 
     tunes_prior: ClassVar[bool] = True  # whether `prior_variance` means anything to it
+    widest_prior: ClassVar[float] = math.inf  # the largest `prior_variance` that a search may try
     takes: ClassVar[Takes] = "unit"
     uses_support: ClassVar[bool] = False  # whether it reads `context.support`
     uses_encoder: ClassVar[bool] = False  # whether it reads `context.encoder`

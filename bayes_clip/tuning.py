@@ -72,13 +72,20 @@ def default_variance(kind: str, logit_variance: float, has_text: bool) -> float:
 
 
 def choose(
-    held_out: FoldMoments, labels: Tensor, centre: float, logit_variance: float, *, scales: bool = True
+    held_out: FoldMoments,
+    labels: Tensor,
+    centre: float,
+    logit_variance: float,
+    *,
+    scales: bool = True,
+    widest: float = math.inf,
 ) -> Tuned:
     """Walk over half-decades from `centre` to the lowest objective: three looks, or one more for every step.
 
     Where several looks have been taken in one direction the walk ends after MOST_LOOKS. Nothing finer than
     half-decades is tried: what it would gain is less than folds can tell (analysis/prior_variance_regret.py).
-    `scales`: also choose the covariance scale (for engines with a covariance).
+    `scales`: also choose the covariance scale (for engines with a covariance). `widest`: the largest prior
+    variance that the program bears.
     """
     tried: dict[int, Candidate] = {}
 
@@ -91,6 +98,8 @@ def choose(
     look(best)
     for direction in (1, -1):
         while LOWEST <= centre * STEP ** (best + direction) * logit_variance <= HIGHEST:
+            if centre * STEP ** (best + direction) > widest:
+                break
             if len(tried) >= MOST_LOOKS or look(best + direction).objective >= look(best).objective:
                 break
             best += direction

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +18,9 @@ from bayes_clip.backbone.encoder import Backbone
 from bayes_clip.backbone.templates import PLACEHOLDER, fill
 from bayes_clip.backbone.text_tower import TextTower, text_tower
 from bayes_clip.errors import UserError
+
+if TYPE_CHECKING:
+    from bayes_clip.model import Context
 
 Key = tuple[object, ...]
 MOST_KEPT = 8  # prompts of a backbone
@@ -38,6 +43,12 @@ class Prompts:
     pool: Tensor  # (C, L): one at the token whose state is the feature
     names: Tensor  # (C, L, W): token embeddings of the class name, zero elsewhere
     is_name: Tensor  # (C, L): whether a token belongs to the class name
+
+    @cached_property
+    def before_last(self) -> Tensor:
+        """States (C, L, W) in front of the encoder's last block, with the template's own words."""
+        classes = torch.arange(len(self.fixed), device=self.fixed.device)
+        return self.tower.hidden(self.embedded(self.contexts, classes), last=len(self.tower.blocks) - 1)
 
     @property
     def numbers(self) -> int:
@@ -72,6 +83,27 @@ def class_prompts(
             del kept[next(iter(kept))]
         kept[key] = _prompts(text_tower(backbone, dtype, device), backbone, class_names, template)
     return kept[key]
+
+
+def task_prompts(context: Context, *, learned: bool = True) -> Prompts:
+    """The prompts of a task's classes in the first of its templates, or of the backbone's.
+
+    `learned`: refuse a template that has no words of its own to learn.
+
+    Raises:
+        UserError: no encoder, a template without words, or what `class_prompts` refuses.
+    """
+    if context.encoder is None:
+        raise UserError("programs that learn inside the encoder need one; give pictures, or a --backbone")
+    template = (context.templates or context.encoder.default_templates)[0]
+    like = context.text_features
+    prompts = class_prompts(context.encoder, context.class_names, template, like.dtype, like.device)
+    if learned and not len(prompts.contexts):
+        raise UserError(
+            f"--templates '{template}': has no words that all classes share, and those are what is learned; "
+            "give one such as 'a photo of a {}.'"
+        )
+    return prompts
 
 
 def _prompts(tower: TextTower, backbone: Backbone, class_names: Sequence[str], template: str) -> Prompts:

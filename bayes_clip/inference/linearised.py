@@ -20,6 +20,9 @@ from bayes_clip.observation import Observation
 
 MOST_RELINEARISATIONS = 100
 RELATIVE_STEP = 1e-10  # of the logits, below which the linearisation stands
+# nats by which a float32 step must raise the log joint density for another to follow: 1e-4 are 0.014
+# posterior deviations, and what float32 logits can tell
+SMALLEST_GAIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ def at_mode(belief: Belief, batch: CurvedBatch, observation: Observation) -> Bat
     is quadratic along the step.
     """
     at, deviation, square = belief.mean, torch.zeros_like(belief.mean), 0.0
-    value = float(observation.log_likelihood(batch.logits(at).double(), batch.labels).sum())
+    here = batch.logits(at).double()
+    value = float(observation.log_likelihood(here, batch.labels).sum())
+    in_double = at.dtype == torch.float64
     for _ in range(MOST_RELINEARISATIONS):
         seen = batch.at(at)
         projection, exact = projected(belief, seen)
@@ -110,8 +115,10 @@ def at_mode(belief: Belief, batch: CurvedBatch, observation: Observation) -> Bat
             if objective >= value - 1e-13 * abs(value) or length < 1e-6:
                 break
             length /= 2
-        moved = (logits - batch.logits(at).double()).abs().max()
-        at, deviation, square, value = trial, deviation + length * step, beyond, objective
-        if moved <= RELATIVE_STEP ** (1.0 if at.dtype == torch.float64 else 0.5) * logits.abs().max():
+        moved, gain = (logits - here).abs().max(), objective - value
+        at, deviation, square, value, here = trial, deviation + length * step, beyond, objective, logits
+        if moved <= RELATIVE_STEP ** (1.0 if in_double else 0.5) * logits.abs().max():
+            break
+        if not in_double and gain < SMALLEST_GAIN:
             break
     return batch.at(at)
