@@ -84,14 +84,19 @@ def prepare_all(
     if reading.backbone is None and any(folder is not None for _, folder in listed):
         from bayes_clip.backbone.encoder import load_backbone  # open_clip takes seconds to import
 
-        reading = replace(reading, backbone=load_backbone(device=device))
-    prepared = [prepare(data_set, folder, reading, draws) for data_set, folder in listed]
+        pictures = replace(reading, backbone=load_backbone(device=device))
+    else:
+        pictures = reading  # a feature task has the encoder that was asked for, never the default
+    prepared = [
+        prepare(data_set, folder, reading if folder is None else pictures, draws)
+        for data_set, folder in listed
+    ]
     if not found.shifts:
         return prepared, []
     by_name = {data_set.name: (data_set, one) for (data_set, _), one in zip(listed, prepared, strict=True)}
     source, imagenet = by_name[IMAGENET.folder]
     ids = imagenet_ids(source.path, IMAGENET)
-    shifts = [prepare_shift(path, layout, ids, imagenet.task, reading) for layout, path in found.shifts]
+    shifts = [prepare_shift(path, layout, ids, imagenet.task, pictures) for layout, path in found.shifts]
     return prepared, shifts
 
 
@@ -109,13 +114,16 @@ def list_pictures_of(data_set: DataSet) -> ImageFolder | None:
 def prepare(data_set: DataSet, folder: ImageFolder | None, reading: Reading, draws: Draws) -> Prepared:
     """Encode what is needed of a data set; `folder` is its listing.
 
-    With `skip_broken` all support pictures are encoded, because a draw is from those that can be read.
+    A feature task has the encoder if its features are of it. With `skip_broken` all support pictures are
+    encoded, because a draw is from those that can be read.
 
     Raises:
         UserError: what `load_task` or `folder_task` refuses.
     """
     if folder is None:
-        task = load_task(data_set.path, reading.backbone, reading.templates)
+        task = load_task(data_set.path)
+        if reading.backbone is not None and _is_of(task, reading.backbone):
+            task = load_task(data_set.path, reading.backbone, reading.templates)
         pool = Pool(task.support_labels.numpy(), np.arange(len(task.support_labels)))
         return Prepared(task, pool, _identity(task, pool, (task.support_features, task.query_features)))
     assert reading.backbone is not None
@@ -167,6 +175,11 @@ def prepare_shift(
         notes=encoded.notes,
     )
     return ShiftedTask(task, shifted.classes)
+
+
+def _is_of(task: Task, backbone: Backbone) -> bool:
+    """Whether a feature task's features may be of `backbone`: by fingerprint where it is known, and width."""
+    return task.backbone in (None, backbone.fingerprint) and task.num_features == backbone.feature_dim
 
 
 def _picked(pictures: Pictures, rows: np.ndarray) -> Pictures:

@@ -47,6 +47,8 @@ def write_protocol(rows: Sequence[Row], folder: Path) -> list[dict[str, Cell]]:
     for (part, task), group in _grouped(summary, "part", "task"):
         name = "_".join(["shots", *([] if part == "all" else [part]), safe_name(task)])
         figure = protocol_figure(group)
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # the layout is settled: two files are saved from it
         with written_whole(folder / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=160)
         write_whole(folder / "figures" / f"{name}.svg", svg_text(figure).encode())

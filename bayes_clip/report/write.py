@@ -15,6 +15,7 @@ from bayes_clip.evaluation.write import write_tables
 from bayes_clip.report.figures import Picture, draw
 from bayes_clip.report.html import render
 from bayes_clip.report.svg import svg_text
+from bayes_clip.storage.files import UNFINISHED
 
 OUR_FILES = frozenset({"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"})
 
@@ -45,7 +46,8 @@ def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> N
     if target.exists() and not target.is_dir():
         raise UserError(f"--out {directory}: is a file; give a folder")
     if target.is_dir():
-        strangers = sorted(item.name for item in target.iterdir() if item.name not in ours)
+        names = sorted(item.name for item in target.iterdir())
+        strangers = [name for name in names if name not in ours and not name.endswith(UNFINISHED)]
         if strangers:
             raise UserError(
                 f"--out {directory}: holds '{strangers[0]}', not written by this command; give a new folder"
