@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import t
 
 import bayes_clip as bc
 from bayes_clip.evaluation.metrics import accuracy, ece, nll
+from bayes_clip.evaluation.paired import t_interval
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2, 3, 4)
@@ -32,13 +32,8 @@ def scores(posterior: bc.Posterior, task: bc.Task) -> dict[str, float]:
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval by Student's t; no width for one value."""
-    numbers = np.asarray(values, dtype=float)
-    if len(numbers) < 2:
-        return float(numbers.mean()), float("nan")
-
-    return float(numbers.mean()), float(
-        t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / len(numbers) ** 0.5
-    )
+    found = t_interval(values)
+    return found.mean, float("nan") if found.high is None else found.high - found.mean
 
 
 def said(values: Sequence[float], digits: int = 3, signed: bool = False) -> str:
