@@ -15,6 +15,7 @@ import bayes_clip
 from bayes_clip.cli.checking import check
 from bayes_clip.cli.fitting import compare, fit
 from bayes_clip.cli.protocol import protocol
+from bayes_clip.cli.suggesting import suggest
 from bayes_clip.cli.tables import complain, line, listing, show
 from bayes_clip.cli.transporting import transport
 from bayes_clip.cli.updating import update
@@ -45,7 +46,7 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, protocol, fit, update, transport, predict, evaluate, check, features):
+for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, check, features):
     app.command()(command)
 
 

@@ -43,6 +43,15 @@ VERDICT = (
     ("set", "that may be", None),
     ("abstained", "abstained", None),
 )
+SUGGESTION: tuple[Column, ...] = (
+    ("rank", "rank", None),
+    ("input", "input", None),
+    ("class", "class", None),
+    ("probability", "probability", 3),
+    ("information", "information", 3),
+    ("alone", "alone", 3),
+    ("evidence", "evidence", 3),
+)
 FORECAST: tuple[Column, ...] = (
     ("covariance", "covariance", None),
     ("weights", "weights", 0),

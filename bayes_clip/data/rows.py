@@ -43,3 +43,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def pick(self, kept: Tensor) -> Rows:
+        """Those at the places `kept`: indices, or a mask."""
+        norms, pictures = self.norms, self.pictures
+        return Rows(
+            self.features[kept],
+            None if norms is None else norms[kept],
+            None if pictures is None else pictures.pick(kept),
+        )
