@@ -16,6 +16,10 @@ def why_not(kind: type[AdapterModel], name: str, engine: str, task: Task) -> str
         return f"{name} has no recipe of gradient steps for sgd; use map, or give its class a `recipe`"
     if engine == "zero_shot" and task.text_features is None:
         return f"{task.name}: zero_shot needs text_features, and there are none; use another engine"
+    if kind.needs_text and task.text_features is None:
+        return (
+            f"{task.name}: {name} compares images with class texts, and there are no text_features; add them"
+        )
     try:
         task_context(kind, task)
     except UserError as error:
