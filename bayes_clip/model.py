@@ -123,6 +123,11 @@ class AdapterModel:
         """The program's weights that its recipe's last step stands for; these, unless the authors scale them."""
         return weights
 
+    def on_classes(self, context: Context) -> AdapterModel:
+        """The program for the classes of `context`. Weights that stand for no class mean there what they mean
+        here: a program that reads how they lie from its classes' texts says so by overriding this."""
+        return type(self)(context, self.prior_variance)
+
     def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = {name: pyro.sample(name, distribution) for name, distribution in self.prior().items()}
         with pyro.plate("data", len(inputs), dim=-1):

@@ -54,19 +54,19 @@ def on_new_classes(posterior: Posterior, new: Task) -> Posterior:
     context = task_context(type(program), new)
     like = program.text_features
     context = replace(context, text_features=context.text_features.to(like))
-    return Posterior(type(program)(context, program.prior_variance), posterior.weights, posterior.source)
+    return Posterior(program.on_classes(context), posterior.weights, posterior.source)
 
 
 def has_weights_of_classes(program: AdapterModel) -> bool:
     """Whether some weights, or the labelled rows it keeps, stand for single classes.
 
-    Asked of the program itself: with one class fewer, its weights have another shape.
+    Asked of the program itself: with one class fewer, its weights would have another shape.
     """
     if program.uses_support:
         return True
     context = program.context
     fewer = replace(context, text_features=context.text_features[1:], class_names=context.class_names[1:])
-    other = type(program)(fewer, program.prior_variance).prior()
+    other = program.on_classes(fewer).prior()
     return any(other[name].shape() != site.shape() for name, site in program.prior().items())
 
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from coop_sets import coop_split, imagenet
+from matplotlib.figure import Figure
 from small_problems import tiny_task
 
 import bayes_clip
 from bayes_clip.cli import main
 from bayes_clip.data.feature_file import save_feature_task
+from bayes_clip.report import protocol_write
 
 QUICK = ("--engines", "zero_shot,map", "--prior-variance", "0.01")
 
@@ -62,7 +64,12 @@ def rows_in(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_whole_round(cli: Cli, root: Path) -> None:
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty figures from here on: what they show is tested elsewhere, and drawing takes seconds."""
+    monkeypatch.setattr(protocol_write, "protocol_figure", lambda rows: Figure(figsize=(1, 1)))
+
+
+def test_a_whole_round(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = (*QUICK, "--shots", "1,2", "--seeds", "1,2", "--out", "run")
     chosen = ("protocol", root, "--datasets", "imagenet,dtd,oxford_pets", *grid, "--shift")
     done = cli(*chosen)
@@ -80,6 +87,7 @@ def test_a_whole_round(cli: Cli, root: Path) -> None:
         *("summary.csv", "summary.md", "paired.csv", "paired.md"),
     }
     before = Path("run/metrics.csv").read_bytes()
+    draw_nothing(monkeypatch)
     again = cli(*chosen)
     assert again.status == 0 and "0 fits, 40 rows" in again.output
     assert Path("run/metrics.csv").read_bytes() == before
@@ -87,7 +95,8 @@ def test_a_whole_round(cli: Cli, root: Path) -> None:
     assert changed.status == 2 and "made with templates" in changed.errors
 
 
-def test_base_to_new(cli: Cli, root: Path) -> None:
+def test_base_to_new(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
     done = cli(
         *("protocol", root, "--datasets", "dtd,bees", "--base-to-new", *QUICK),
         *("--shots", "2", "--seeds", "1,2", "--out", "run"),
@@ -122,7 +131,8 @@ def test_a_data_set_folder_is_a_task_of_the_other_commands(cli: Cli, root: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-def test_a_killed_run_goes_on(cli: Cli, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
     (tmp_path / "root").mkdir()
     save_feature_task(tiny_task(4, shots=4, name="bees"), tmp_path / "root" / "bees.npz")
     many = ",".join(str(seed) for seed in range(1, 41))

@@ -83,6 +83,25 @@ def test_weights_that_classes_share_are_taken_along(task: object, engine: str) -
     assert torch.allclose(said, wanted, atol=EXACT)
 
 
+@pytest.mark.parametrize("name", ["visual_projection", "clip_adapter_no_relu"])
+def test_weights_along_the_learned_texts_are_taken_along_with_them(name: str) -> None:
+    base, new = halves(TASK)
+    settings = FitSettings(name, "map", prior_variance=10.0, dtype="float64", predictive="plug_in")
+    posterior = fit(base, settings).posterior
+    assert not has_weights_of_classes(posterior.program) and base.text_features is not None
+    # texts that are mixtures of the learned ones: their logits are mixtures of the learned ones' logits
+    mixture = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]])
+    mixed = replace(new, text_features=mixture @ base.text_features)
+    ((site, prior),) = posterior.program.prior().items()
+    weights = {site: posterior.weights.mean.reshape(prior.shape())}
+    rows = new.query_features.double()
+    learned = posterior.program.logits(weights, rows)
+    taken = on_new_classes(posterior, mixed).program.logits(weights, rows)
+    assert torch.allclose(taken, learned @ mixture.double().mT, rtol=1e-5)  # texts are float32
+    untrained = on_new_classes(posterior, mixed).program.logits({site: 0 * weights[site]}, rows)
+    assert (taken - untrained).abs().max() > 0.01
+
+
 def test_the_support_rows_of_new_classes_are_not_read() -> None:
     base, new = halves(TASK)
     posterior = fit(base, replace(SETTINGS, engine="map")).posterior
