@@ -124,8 +124,11 @@ class AdapterModel:
         return weights
 
     def on_classes(self, context: Context) -> AdapterModel:
-        """The program for the classes of `context`. Weights that stand for no class mean there what they mean
-        here: a program that reads how they lie from its classes' texts says so by overriding this."""
+        """The program for other classes, those of `context`: weights that stand for no class keep their sense.
+
+        A program whose weights lie along its own classes' texts overrides this, so that they stay where they
+        were learned.
+        """
         return type(self)(context, self.prior_variance)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:

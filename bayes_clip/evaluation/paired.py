@@ -108,7 +108,7 @@ def summary_rows(rows: Iterable[Row]) -> list[dict[str, Cell]]:
     each the mean over its seeds: what to expect of another data set of the kind. A seed that lacks a data set
     is left out of the first, and a method that lacks one has no mean of all.
     """
-    found = []
+    found: list[dict[str, Cell]] = []
     for place, values in _by_place(rows).items():
         for method, table in values.items():
             for over, units in _units(table, place[1] == EVERY).items():
