@@ -75,8 +75,8 @@ def study(
 def above_zero_shot(table: pd.DataFrame) -> pd.DataFrame:
     """Every row with its accuracy and NLL above zero-shot's on the same draw."""
     key = ["task", "shots", "wrong", "seed"]
-    reference = table[table["engine"] == "zero_shot"].set_index(key)[["accuracy", "nll"]]
-    ours = table[table["engine"] != "zero_shot"].join(reference, on=key, rsuffix="_zero")
+    reference = table[table["engine"] == "zero_shot"].set_index(key)[["accuracy", "nll"]].add_suffix("_zero")
+    ours = table[table["engine"] != "zero_shot"].join(reference, on=key)
     return ours.assign(
         accuracy_above=ours["accuracy"] - ours["accuracy_zero"], nll_above=ours["nll"] - ours["nll_zero"]
     )
