@@ -2,28 +2,35 @@
 
 Two linear heads: logits s₁ w·x₁ with prior w ~ N(t₁, V₁), and s₂ w'·x₂ with prior w' ~ N(t₂, V₂), class by
 class; t are the text features (zero-shot). A map x₁ = Mᵀ x₂ + ε (`feature_maps`) gives
-s₁ w·x₁ = s₂ (K w)·x₂ + s₁ w·ε with K = (s₁/s₂) M. What labels change about zero-shot is carried:
+s₁ w·x₁ = s₂ (K w)·x₂ + s₁ w·ε with K = (s₁/s₂) M. A change d of zero-shot is carried as
 
-    w' − t₂ = γ K (w − t₁) + n,    n ~ N(0, V₂ − γ² K V₁ Kᵀ).
+    w' − t₂ = K (γ d + √(1 − γ²) n₁) + Gᵀ n₂,    n₁ ~ N(0, V₁),    n₂ ~ N(0, V₂),
 
-The noise n is what keeps the prior: with no labels seen, w ~ N(t₁, V₁) becomes w' ~ N(t₂, V₂) exactly. For a
-belief N(m, P) this leaves
+where G x₂ is what of x₂ the first features do not tell (`FeatureMap.untold`): of that the second encoder's
+own prior speaks. Without labels d ~ N(0, V₁), and w' has the prior of the first encoder, as a function of the
+picture, in what its features tell. With a map that keeps lengths that is the second one's prior N(t₂, V₂)
+again, exactly. For a change with mean d and covariance P
 
-    m' = t₂ + γ K (m − t₁),    P' = γ² K P Kᵀ + (V₂ − γ² K V₁ Kᵀ),
+    m' = t₂ + γ K d,    P' = K (γ² P + (1 − γ²) V₁) Kᵀ + Gᵀ V₂ G.
 
-never wider than the second encoder's prior, and equal to it in directions of which the first says nothing.
-Exact (up to rounding) for γ = 1 where ε = 0: if x₂ is a rotation of x₁, so is the posterior, and no
-prediction changes.
+Which change? The labels spoke of the head, not of its distance from t₁. In the coordinates of the first
+encoder the second one's zero-shot is t* (s₁ t*·x₁ ≈ s₂ t₂·x₂, the map backwards), and a prior N(t*, V₁) would
+have given the same labels, to second order of their likelihood, the posterior mean m + P V₁⁻¹ (t* − t₁). So
 
-The residual makes γ < 1. The logits of the mean are carried with mean squared error s₁² dᵀ R d, where d is
-m − t₁ less its mean over the classes (what all logits of a row share moves no probability) and R = E ε εᵀ.
-Spread over all directions alike (rows have unit length, so every row then sees as much of it) that is a
-process noise of variance (s₁/s₂)² dᵀ R d for every weight, or q times the prior variance v₂. Prior and noise
-together are 1 + q times the prior; scaled back to it, the step is the stationary one of `StateSpace`, with
-γ² = 1 / (1 + q) for each class. What is approximate: ε is a function of the picture, not noise, and its share
-in a class is taken to be no larger than elsewhere.
+    d = m − t₁ − (I − P V₁⁻¹)(t* − t₁)    (`labels`):
 
-The deviation is carried, not the head: t₂ is known without error, and carrying t₁ would charge R for it.
+what the labels settled (P small) stays m, wherever t₁ was; what they left open (P = V₁) is not carried.
+Where both encoders' zero-shot agree (t* = t₁) that is the plain `deviation` d = m − t₁, which otherwise hands
+over corrections of mistakes that the second encoder does not make. With γ = 1 and ε = 0 all is exact up to
+rounding: if x₂ is a rotation of x₁, so is the posterior, and no prediction changes.
+
+The residual makes γ < 1. The logits of d are carried with mean squared error s₁² dᵀ R d, with d less its mean
+over the classes (what all logits of a row share moves no probability) and R = E ε εᵀ. Spread over all
+directions alike (rows have unit length, so every row then sees as much of it) that is a process noise of
+variance (s₁/s₂)² dᵀ R d for every weight, or q times the prior variance v₂. Prior and noise together are
+1 + q times the prior; scaled back to it, the step is the stationary one of `StateSpace`, of γ² = 1 / (1 + q)
+for each class. What is approximate: ε is a function of the picture, not noise, and its share in a class is
+taken to be no larger than elsewhere.
 """
 
 from __future__ import annotations
@@ -43,7 +50,6 @@ from bayes_clip.gaussian import (
     LowRankPrecision,
     VariationalDiagonal,
 )
-from bayes_clip.gaussian.matrices import symmetric
 from bayes_clip.gaussian.point import LowRank
 from bayes_clip.inference.program_logits import Weights
 
@@ -70,8 +76,17 @@ class CarriedHead:
         return self.decay**-2 - 1
 
 
-def carried_head(weights: Weights, first: HeadPrior, second: HeadPrior, mapped: FeatureMap) -> CarriedHead:
+def carried_head(
+    weights: Weights,
+    first: HeadPrior,
+    second: HeadPrior,
+    mapped: FeatureMap,
+    centre: Tensor | None = None,
+) -> CarriedHead:
     """The belief over the second head, in the dtype and on the device of `weights`; see above.
+
+    `centre` (C, D₁) is t*, the second prior mean in the coordinates of the first head; without it the plain
+    deviation is carried.
 
     ``diagonal`` and ``diagonal_variational`` keep their structure: the variances, or the inverse of the
     precision's diagonal, of what one block a class would be. All other families become one block a class: of
@@ -80,16 +95,23 @@ def carried_head(weights: Weights, first: HeadPrior, second: HeadPrior, mapped: 
     Raises:
         UserError: a point or draws, which have no covariance to carry.
     """
+    own = class_blocks(weights)
     deviation = weights.mean.double() - first.mean.double()
+    if centre is not None:
+        moved = centre.to(deviation) - first.mean.double()
+        open_part = torch.einsum("cde,ce->cd", own, moved / first.variance.double())
+        deviation = deviation - (moved - open_part)
     ratio = first.logit_scale / second.logit_scale
     through = ratio * mapped.matrix.to(deviation)
     decay = carried_decay(deviation, mapped.residual.to(deviation), ratio, second.variance.double())
     mean = second.mean.double() + decay[:, None] * (deviation @ through.mT)
-    priors = zip(first.variance.double(), second.variance.double(), decay, strict=True)
+    untold = mapped.untold.to(through)
+    priors = zip(first.variance.double(), second.variance.double(), decay.square(), strict=True)
     blocks = torch.stack(
         [
-            _carried_block(block, before, after, step * through)
-            for block, (before, after, step) in zip(class_blocks(weights), priors, strict=True)
+            through @ (step * block + torch.diag((1 - step) * before)) @ through.mT
+            + (untold.mT * after) @ untold
+            for block, (before, after, step) in zip(own, priors, strict=True)
         ]
     )
     like = weights.mean
@@ -140,14 +162,3 @@ def class_blocks(weights: Weights) -> Tensor:
         f"{type(weights).__name__.lower()} weights: they have no covariance to carry over; fit again with "
         "--engine ekf or laplace"
     )
-
-
-def _carried_block(block: Tensor, before: Tensor, after: Tensor, through: Tensor) -> Tensor:
-    """γ² K P Kᵀ + (V₂ − γ² K V₁ Kᵀ) (D₂, D₂), of γ K; the filling is never negative.
-
-    It would be where a map of least squares makes a direction longer; the prior is then exceeded there.
-    """
-    filling = torch.diag(after) - (through * before) @ through.mT
-    values, vectors = torch.linalg.eigh(filling)
-    filled = (vectors * values.clamp_min(0)) @ vectors.mT
-    return symmetric(through @ block @ through.mT + filled)

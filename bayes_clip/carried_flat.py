@@ -1,9 +1,10 @@
 """Beliefs about flat weights carried to another encoder: as they are, or site by site through a map.
 
 The step is that of `carried`, for weights that are no linear head's. With K the map of the weights (each site
-that lies in the feature space along its axis), prior N(m₀, V₁) before and N(m₀', V₂) after:
+that lies in the feature space along its axis), G what the first features do not tell along the same axes, and
+the priors N(m₀, V₁) before and N(m₀', V₂) after:
 
-    m' = m₀' + γ K (m − m₀),    P' = γ² K P Kᵀ + (V₂ − γ² K V₁ Kᵀ).
+    m' = m₀' + γ K (m − m₀),    P' = K (γ² P + (1 − γ²) V₁) Kᵀ + Gᵀ V₂ G.
 
 γ² = 1 / (1 + q), where q is what the two encoders disagree on: the mean square of the difference between what
 the weights change about the logits of either, over the mean prior variance of a logit.
@@ -30,21 +31,34 @@ class SiteMap:
     second: Sequence[WeightSite]
     axes: Mapping[str, int]  # of the sites in the feature space, the axis that lies there
     matrix: Tensor  # (D₂, D₁) float64, what it does along that axis
+    untold: Tensor  # (D₂, D₂) float64, G along that axis; no other axis is left open
 
     def __call__(self, columns: Tensor) -> Tensor:
         """K C (P₂, k) for columns C (P₁, k)."""
-        return self._moved(columns, self.matrix)
+        return self._moved(columns, self.first, self.matrix)
 
     def squared(self, variance: Tensor) -> Tensor:
         """The diagonal of K diag(v) Kᵀ, (P₂,)."""
-        return self._moved(variance[:, None], self.matrix.square())[:, 0]
+        return self._moved(variance[:, None], self.first, self.matrix.square())[:, 0]
 
-    def _moved(self, columns: Tensor, matrix: Tensor) -> Tensor:
+    def own(self, columns: Tensor) -> Tensor:
+        """Gᵀ C (P₂, k) for columns C (P₂, k); nothing of sites that do not lie in the feature space."""
+        return self._moved(columns, self.second, self.untold.mT, others=0.0)
+
+    def own_squared(self, variance: Tensor) -> Tensor:
+        """The diagonal of Gᵀ diag(v) G, (P₂,)."""
+        return self._moved(variance[:, None], self.second, self.untold.mT.square(), others=0.0)[:, 0]
+
+    def _moved(
+        self, columns: Tensor, sites: Sequence[WeightSite], matrix: Tensor, others: float = 1.0
+    ) -> Tensor:
         parts = []
-        for before, after in zip(self.first, self.second, strict=True):
+        for before, after in zip(sites, self.second, strict=True):
             part = columns[before.start : before.stop].reshape(*before.shape, -1)
             axis = self.axes.get(before.name)
-            if axis is not None:
+            if axis is None:
+                part = others * part
+            else:
                 part = torch.tensordot(matrix.to(part), part, dims=([1], [axis])).movedim(0, axis)
             parts.append(part.reshape(after.stop - after.start, -1))
         return torch.cat(parts)
@@ -71,21 +85,20 @@ def carried_by_site(
     """The belief around `mean` (P₂,) for prior variances V₁ (P₁,) and V₂ (P₂,).
 
     Exact for `Full`. `Diagonal` and `VariationalDiagonal` keep the marginal variances. Of `LowRankPrecision`
-    what its low rank took away from the prior is carried exactly, and of the diagonal rest its diagonal.
+    what its low rank took away is carried exactly, and of the rest and of what is added the diagonal.
     """
-    before, after, like = first_variance.double(), second_variance.double(), belief.mean
+    before, after, like, step = first_variance.double(), second_variance.double(), belief.mean, decay**2
     if isinstance(belief, Full):
-        spread = _both_sides(belief.covariance.double(), through, decay)
-        filling = torch.diag(after) - _both_sides(torch.diag(before), through, decay)
-        values, vectors = torch.linalg.eigh(symmetric(filling))
-        covariance = spread + (vectors * values.clamp_min(0)) @ vectors.mT
+        inner = step * belief.covariance.double() + (1 - step) * torch.diag(before)
+        own = through.own(torch.diag(after.sqrt()))
+        covariance = through(through(inner).mT) + own @ own.mT
         return Full(mean.to(like), symmetric(covariance).to(like))
-    filling = (after - decay**2 * through.squared(before)).clamp_min(0)
+    filling = (1 - step) * through.squared(before) + through.own_squared(after)
     if isinstance(belief, LowRankPrecision):
         exact = belief.exactly()
-        diagonal = decay**2 * through.squared(1 / exact.diagonal) + filling
+        diagonal = step * through.squared(1 / exact.diagonal) + filling
         return _with_less(mean.to(like), diagonal, decay * through(exact.removed()))
-    variance = (decay**2 * through.squared(belief.variance.double()) + filling).to(like)
+    variance = (step * through.squared(belief.variance.double()) + filling).to(like)
     if isinstance(belief, Diagonal):
         return Diagonal(mean.to(like), variance)
     return VariationalDiagonal(mean.to(like), 1 / variance)
@@ -95,11 +108,6 @@ def disagreement(first: Tensor, second: Tensor) -> float:
     """Mean squared difference of logits (N, C), each row less its mean: the rest moves no probability."""
     left = first.double() - second.double()
     return float((left - left.mean(-1, keepdim=True)).square().mean())
-
-
-def _both_sides(matrix: Tensor, through: SiteMap, decay: float) -> Tensor:
-    """γ² K A Kᵀ."""
-    return decay**2 * through(through(matrix).mT).mT
 
 
 def _with_less(mean: Tensor, diagonal: Tensor, removed: Tensor) -> LowRankPrecision:

@@ -50,13 +50,15 @@ class Carried:
     map: FeatureMap | None = None  # None where weights stay as they are
 
 
-def carried_program(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str) -> Carried:
+def carried_program(
+    posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str, what: str
+) -> Carried:
     """The belief and the program on the new encoder; arguments and refusals as of `transport`."""
     program = posterior.program
     if isinstance(program, TextSideModel):
         return _text_side(posterior, to, first, second)
     if program.takes == "unit" and not program.uses_encoder and posterior.logits.program.is_head:
-        return _head(posterior, to, first, second, kind)
+        return _head(posterior, to, first, second, kind, what)
     if program.feature_axes:
         return _by_site(posterior, to, first, second, kind)
     raise UserError(
@@ -65,18 +67,24 @@ def carried_program(posterior: Posterior, to: Destination, first: Rows, second: 
     )
 
 
-def _head(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str) -> Carried:
+def _head(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str, what: str) -> Carried:
     program, read, like = posterior.program, posterior.logits.program, posterior.weights.mean
     there, carrier = _on_features(posterior, to, first, second, kind)
     scales = program.logit_scale, to.logit_scale
     # the rows that the weights multiply; they are the features but where a program adds columns
-    designs = (read.design(first.features.to(like)), there.design(second.features.to(like)))
-    mapped = fit_map(*(design / scale for design, scale in zip(designs, scales, strict=True)), kind)
+    rows = (
+        read.design(first.features.to(like)) / scales[0],
+        there.design(second.features.to(like)) / scales[1],
+    )
+    mapped = fit_map(*rows, kind)
+    centre = None
+    if what == "labels":
+        centre = scales[1] / scales[0] * there.prior_mean.double() @ mapped.back.mT
     priors = (
         HeadPrior(of.prior_mean, of.prior_variance, scale)
         for of, scale in zip((read, there), scales, strict=True)
     )
-    carried = carried_head(posterior.weights, *priors, mapped)
+    carried = carried_head(posterior.weights, *priors, mapped, centre)
     return Carried(carried.belief, carrier, there, float(carried.noise.mean()), mapped)
 
 
@@ -88,7 +96,8 @@ def _by_site(posterior: Posterior, to: Destination, first: Rows, second: Rows, k
     mapped = fit_map(first.features, second.features, kind)
     ratio = program.logit_scale / to.logit_scale
     axes = program.feature_axes
-    through = SiteMap(read.sites, there.sites, axes, ratio * mapped.matrix.to(weights.mean.device))
+    matrices = (ratio * mapped.matrix.to(weights.mean.device), mapped.untold.to(weights.mean.device))
+    through = SiteMap(read.sites, there.sites, axes, *matrices)
     _check_sites(posterior, to, there, axes)
     step = through((weights.mean - read.prior_mean).double()[:, None])[:, 0]
     start = there.prior_mean.double()
@@ -124,8 +133,8 @@ def _on_features(
     program, like = posterior.program, posterior.weights.mean
     context = _context(program, to, like, second.features.shape[1])
     if context.support is not None:
-        back = fit_map(second.features, first.features, kind).matrix.to(like.device)
-        rows = normalize(context.support.inputs.double() @ back.mT, dim=-1)
+        back = fit_map(first.features, second.features, kind).back.to(like.device)
+        rows = normalize(context.support.inputs.double() @ back, dim=-1)
         context = replace(context, support=replace(context.support, inputs=rows.to(like)))
     ratio = program.logit_scale / to.logit_scale
     carrier = type(program)(context, ratio**2 * program.prior_variance)

@@ -24,17 +24,25 @@ FOLDS = 5
 STRENGTHS = tuple(10.0**power for power in range(-6, 2))  # of ridge, as a multiple of the mean eigenvalue
 FEWEST_ROWS = 2 * FOLDS
 
+Solved = tuple[Tensor, Tensor, float | None]  # M, R and the strength of ridge
+
 
 @dataclass(frozen=True)
 class FeatureMap:
     """x₁ ≈ Mᵀ x₂, and what is left."""
 
     matrix: Tensor  # (D₂, D₁) M, float64
+    back: Tensor  # (D₁, D₂) the map the other way, x₂ ≈ backᵀ x₁, float64
     residual: Tensor  # (D₁, D₁) R, float64
     kind: str  # procrustes or ridge
     rows: int  # unlabelled pictures
     explained: float  # 1 − tr R / E |x₁|²
     strength: float | None = None  # of ridge, as a multiple of the mean eigenvalue
+
+    @property
+    def untold(self) -> Tensor:
+        """G (D₂, D₂): G x₂ is what of x₂ the first features do not tell, x₂ − backᵀ Mᵀ x₂."""
+        return torch.eye(len(self.matrix)).to(self.matrix) - (self.matrix @ self.back).mT
 
     def __repr__(self) -> str:
         second, first = self.matrix.shape
@@ -66,44 +74,42 @@ def fit_map(first: Tensor, second: Tensor, kind: str = "ridge") -> FeatureMap:
         raise UserError(
             f"--unlabelled: {len(first)} pictures; a map takes at least {FEWEST_ROWS}, better a thousand"
         )
-    return KINDS[kind](first.double(), second.double())
+    solved = KINDS[kind]
+    rows = first.double(), second.double()
+    matrix, residual, strength = solved(*rows)
+    back = matrix.mT if kind == "procrustes" else solved(*reversed(rows))[0]
+    explained = 1 - float(residual.trace() / rows[0].square().sum(-1).mean())
+    return FeatureMap(matrix, back, residual, kind, len(first), explained, strength)
 
 
-def _procrustes(first: Tensor, second: Tensor) -> FeatureMap:
+def _procrustes(first: Tensor, second: Tensor) -> Solved:
     def solve(rows: Tensor) -> Tensor:
         return _nearest_isometry(second[rows].mT @ first[rows])
 
-    return _fitted(first, second, "procrustes", solve)
+    return *_fitted(first, second, solve), None
 
 
-def _ridge(first: Tensor, second: Tensor) -> FeatureMap:
-    def at(strength: float) -> FeatureMap:
-        return _fitted(
-            first, second, "ridge", lambda rows: _regressed(first[rows], second[rows], strength), strength
-        )
+def _ridge(first: Tensor, second: Tensor) -> Solved:
+    def at(strength: float) -> tuple[Tensor, Tensor, float]:
+        def solve(rows: Tensor) -> Tensor:
+            return _regressed(first[rows], second[rows], strength)
 
-    return min((at(strength) for strength in STRENGTHS), key=lambda fitted: float(fitted.residual.trace()))
+        return *_fitted(first, second, solve), strength
 
-
-KINDS: dict[str, Callable[[Tensor, Tensor], FeatureMap]] = {"procrustes": _procrustes, "ridge": _ridge}
+    return min((at(strength) for strength in STRENGTHS), key=lambda found: float(found[1].trace()))
 
 
-def _fitted(
-    first: Tensor,
-    second: Tensor,
-    kind: str,
-    solve: Callable[[Tensor], Tensor],
-    strength: float | None = None,
-) -> FeatureMap:
-    """The map of all rows, its residual from maps of four fifths of them each."""
+KINDS: dict[str, Callable[[Tensor, Tensor], Solved]] = {"procrustes": _procrustes, "ridge": _ridge}
+
+
+def _fitted(first: Tensor, second: Tensor, solve: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """M of all rows, and R from maps of four fifths of them each."""
     every = torch.randperm(len(first), generator=torch.Generator().manual_seed(0)).to(first.device)
     left = first.clone()
     for fold in range(FOLDS):
         out = torch.arange(len(every), device=every.device) % FOLDS == fold
         left[every[out]] -= second[every[out]] @ solve(every[~out])
-    residual = symmetric(left.mT @ left / len(left))
-    explained = 1 - float(residual.trace() / first.square().sum(-1).mean())
-    return FeatureMap(solve(every), residual, kind, len(first), explained, strength)
+    return solve(every), symmetric(left.mT @ left / len(left))
 
 
 def _nearest_isometry(cross: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ What carries how:
 
 | program | how |
 |---|---|
-| linear heads on image features: `linear_probe`, `clap`, `gda`, your own | what labels changed about zero-shot, through a map between the two feature spaces, re-centred on the new encoder's own zero-shot: `carried` |
-| programs that say which axes of their weights lie in the feature space (`AdapterModel.feature_axes`): `task_residual`, `tip_adapter` | the same, site by site: `carried_flat` |
+| linear heads on image features: `linear_probe`, `clap`, `gda`, your own | what labels said, through a map between the two feature spaces, met with the new encoder's own zero-shot: `carried` |
+| programs that say which axes of their weights lie in the feature space (`AdapterModel.feature_axes`): `task_residual`, `tip_adapter` | what labels changed about the untrained method, site by site through the map, re-centred on the new encoder's: `carried_flat` |
 | programs on the text side: `coop`, `coop_class`, `contcoop` | weights in the space of the text tokens as they are, with process noise; refused where tokens differ in width |
 | all others: `clip_adapter` (its hidden units are drawn anew for every width), `visual_projection` and `lora` (they work inside the image tower) | refused: no map of features says what their weights do |
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -120,20 +120,26 @@ def unlabelled_rows(
 @torch.no_grad()
 @full_precision()
 def transport(
-    posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str = DEFAULT_MAP
+    posterior: Posterior,
+    to: Destination,
+    first: Rows,
+    second: Rows,
+    kind: str = DEFAULT_MAP,
+    what: Literal["labels", "deviation"] = "labels",
 ) -> Transported:
     """`posterior` as the prior on another encoder, from rows of the same unlabelled pictures in both.
 
     `first` are the pictures as the posterior's encoder sees them, `second` as that of `to` does; `kind` is
-    the map between them (`fit_map`). The prior variance of a logit stays: s² v transfers between encoders. A
-    posterior of laplace or vi becomes one of ekf. What was held out for verdicts is of the first encoder and
-    stays behind.
+    the map between them (`fit_map`). Of a linear head `what` its labels settled is carried, or its plain
+    deviation from zero-shot (`carried`); of other programs the deviation. The prior variance of a logit
+    stays: s² v transfers between encoders. A posterior of laplace or vi becomes one of ekf. What was held out
+    for verdicts is of the first encoder and stays behind.
 
     Raises:
         UserError: a program or a covariance that cannot be carried, or whatever `fit_map` refuses.
     """
     start = time.perf_counter()
-    known, carried = posterior.weights, carried_program(posterior, to, first, second, kind)
+    known, carried = posterior.weights, carried_program(posterior, to, first, second, kind, what)
     family = next(name for name, of in FAMILIES.items() if isinstance(carried.belief, of))
     notes = list(to.notes)
     if type(carried.belief) is not type(known):

@@ -15,14 +15,16 @@ from bayes_clip.inference.sites import WeightSite
 FIRST, SECOND, RATIO, DECAY = 3, 5, 1.5, 0.8
 BEFORE = WeightSite("own", torch.Size([2]), 0, 2), WeightSite("mapped", torch.Size([4, FIRST]), 2, 14)
 AFTER = WeightSite("own", torch.Size([2]), 0, 2), WeightSite("mapped", torch.Size([4, SECOND]), 2, 22)
-THROUGH = SiteMap(BEFORE, AFTER, {"mapped": 1}, RATIO * isometry(SECOND, FIRST))
+TURN = isometry(SECOND, FIRST)
+UNTOLD = torch.eye(SECOND).double() - TURN @ TURN.mT
+THROUGH = SiteMap(BEFORE, AFTER, {"mapped": 1}, RATIO * TURN, UNTOLD)
 PRIOR, MEAN = torch.full((14,), 0.5).double(), random(22)
 THERE = torch.cat([torch.full((2,), 0.5), torch.full((20,), 0.5 * RATIO**2)]).double()
 DENSE = THROUGH(torch.eye(14).double())
 
 
 def wanted(covariance: Tensor) -> Tensor:
-    """γ² K P Kᵀ + (V₂ − γ² K V₁ Kᵀ)."""
+    """V₂ − γ² K (V₁ − P) Kᵀ, to which the step comes down for a map that keeps lengths."""
     taken = torch.diag(PRIOR) - covariance
     return torch.diag(THERE) - DECAY**2 * DENSE @ taken @ DENSE.mT
 
@@ -43,6 +45,7 @@ def test_the_map_moves_the_axis_it_is_told() -> None:
         (WeightSite("up", torch.Size([SECOND, 4]), 0, 20),),
         {"up": 0},
         THROUGH.matrix,
+        UNTOLD,
     )
     grid = random(12)
     moved = turned(grid[:, None])[:, 0]

@@ -14,11 +14,11 @@ from torch import Tensor
 from two_encoders import isometry
 
 import bayes_clip as bc
+from bayes_clip.carried_program import Destination
 from bayes_clip.data.rows import Rows
 from bayes_clip.data.task import few_shot
 from bayes_clip.gaussian import ClassBlock, Diagonal
 from bayes_clip.model import AdapterModel
-from bayes_clip.carried_program import Destination
 
 FEATURES, WIDER, SCALE = 6, 9, 35.0
 TASK = tiny_task(features=FEATURES)
@@ -110,6 +110,26 @@ def test_families(covariance: str) -> None:
     assert isinstance(after.posterior.weights, Diagonal if covariance == "diagonal" else ClassBlock)
     assert after.posterior.source.settings.family == (covariance if kept else "class_block")
     assert any("is carried as class_block" in note for note in after.notes) != kept
+
+
+@pytest.mark.parametrize("model", ["task_residual", "tip_adapter", "clap", "gda"])
+@pytest.mark.parametrize("covariance", [None, "low_rank"])
+def test_programs_on_image_features_go_over(model: str, covariance: str | None) -> None:
+    """To a rotated encoder without a change, where what they are made of is only turned."""
+    task = same_zero_shot(TASK)
+    settings = replace(SETTINGS, model=model, covariance=covariance)
+    posterior = bc.fit(task, settings).posterior
+    after = moved(posterior, task)
+    assert after.noise < 1e-9 and after.map is not None
+    before, said = (
+        posterior.predict(task.query_features),
+        after.posterior.predict(turned(task).query_features),
+    )
+    assert_near(
+        said.probabilities, before.probabilities, 1e-6
+    )  # the mean is float32 in the program's own text
+    updated = bc.update(after.posterior, few_shot(turned(TASK), 1, 0)).posterior
+    assert updated.source.support_rows == posterior.source.support_rows + 3
 
 
 def test_worse_maps_leave_more_doubt() -> None:

@@ -1,0 +1,1 @@
+"""A posterior of one encoder on the next: the compatibility table."""
