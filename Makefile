@@ -9,7 +9,7 @@ PEERS  := $(VENV)/.peers
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit demo bench format clean
+.PHONY: help install test lint types unit demo notebooks docs bench format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 - /p' Makefile
@@ -38,6 +38,12 @@ unit: $(READY)
 
 demo: $(READY)  ## compare the engines on real handwritten digits, 4 labels a class
 	$(BIN)/bayes-clip compare digits digits_rotated --shots 4 --out runs/demo
+
+notebooks: $(READY)  ## pair and execute the notebooks; the executed copies are written to runs/notebooks/
+	$(BIN)/python -m analysis.notebooks
+
+docs: $(READY)  ## render the documentation to runs/docs/, and fail on any warning
+	$(BIN)/python -m mkdocs build --quiet --strict --config-file analysis/docs/mkdocs.yml
 
 bench: $(PEERS)  ## time it beside its peers and this machine's limits (under ten minutes on two quiet cores)
 	$(BIN)/python -m analysis.benchmarks
