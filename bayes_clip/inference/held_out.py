@@ -37,6 +37,7 @@ TUNING_TOLERANCE = 1e-3  # Newton decrement in nats: far below what folds can te
 CLOSED_FORM_FAMILIES = ("", "class_block", "full")
 LARGEST_FOLD = 256  # rows: a larger one takes longer to take out of every class than to fit without
 MOST_REFITS = 2  # folds for engines without a closed form
+MOST_REFITS_OF_HEADS = 4  # that keep labelled rows: with half of these they are other programs altogether
 MOST_ROWS = 512
 ROWS_PER_FEATURE = 1.5  # up to here the rows' logits are a cheaper space to filter in than the weights
 
@@ -67,7 +68,8 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     closed = closed and not problem.kind.uses_support  # what it keeps of a fold's rows goes with the fold
     large = settings.engine != "map" and max(len(fold) for fold in folds) > LARGEST_FOLD
     if large or not closed:
-        return _refitted(problem, settings, balanced_folds(problem.labels, MOST_REFITS))
+        most = MOST_REFITS_OF_HEADS if problem.kind.uses_support and program.is_head else MOST_REFITS
+        return _refitted(problem, settings, balanced_folds(problem.labels, most))
     design = program.design(problem.inputs)
     prepared = mode_problem(design, problem.labels, program.prior_mean, program.prior_variance)
     if settings.engine == "ekf":
