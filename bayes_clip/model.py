@@ -144,8 +144,9 @@ class AdapterModel:
 class TwoTowerModel(AdapterModel):
     """A program that adapts an encoder: logits = s F(w) T(w)ᵀ, of image features F and class features T.
 
-    Subclasses define `prior`, `features_of` and `image_features`. The Jacobian of T is taken once for each
-    class and batch, however many images there are, and that of F once for each image, however many classes.
+    Subclasses define `prior`, `features_of`, `image_states` and `image_features`. The Jacobian of T is taken
+    once for each class and batch, however many images there are, and that of F once for each image, however
+    many classes.
     """
 
     @property
@@ -166,12 +167,17 @@ class TwoTowerModel(AdapterModel):
             weights, torch.arange(len(self.class_names), device=self.text_features.device)
         )
 
-    def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """Unit image features (..., N, D) of inputs (N, F)."""
+    def image_states(self, inputs: Tensor) -> Tensor:
+        """What the part of the image encoder that no weight moves makes of inputs (N, F): (N, ...)."""
+        raise NotImplementedError
+
+    def image_features(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+        """Unit image features (..., N, D) of such states (N, ...)."""
         raise NotImplementedError
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return self.logit_scale * self.image_features(weights, inputs) @ self.class_features(weights).mT
+        images = self.image_features(weights, self.image_states(inputs))
+        return self.logit_scale * images @ self.class_features(weights).mT
 
 
 class TextSideModel(TwoTowerModel):
@@ -180,8 +186,11 @@ class TextSideModel(TwoTowerModel):
     Subclasses define `prior` and `features_of`.
     """
 
-    def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    def image_states(self, inputs: Tensor) -> Tensor:
         return inputs
+
+    def image_features(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+        return states
 
 
 class FunctionModel(AdapterModel):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from bayes_clip.backbone.image_tower import image_tower
 from bayes_clip.backbone.prompts import task_prompts
+from bayes_clip.backbone.text_tower import LowRankChange
 from bayes_clip.model import Context, TwoTowerModel
 from bayes_clip.recipe import Recipe
 
@@ -43,7 +45,7 @@ class LoRA(TwoTowerModel):
         augmentation=True,
         deviations=(
             "the last attention layer of each encoder, not all of them",
-            "no dropout of 0.25 in front of the low-rank maps: they are merged into the weights",
+            "no dropout of 0.25 in front of the low-rank maps",
             "the backbone's own logit scale, not 100",
         ),
     )
@@ -78,14 +80,15 @@ class LoRA(TwoTowerModel):
     def features_of(self, weights: dict[str, Tensor], classes: Tensor) -> Tensor:
         tower, pool = self.prompts.tower, self.prompts.pool[classes]
         last = len(tower.blocks) - 1
-        maps = self._changed(weights, "text").flatten(-3, -2)
-        states = tower.hidden(self.prompts.before_last[classes], first=last, attention={last: maps})
-        return torch.nn.functional.normalize(tower.pooled(states, pool), dim=-1)
+        changes = {last: self._change(weights, "text")}
+        states = tower.hidden(self.prompts.before_last[classes], first=last, changes=changes)
+        return normalize(tower.pooled(states, pool), dim=-1)
 
-    def image_features(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return self.image_tower.encode(inputs, self._changed(weights, "image"))
+    def image_states(self, inputs: Tensor) -> Tensor:
+        return self.image_tower.states(inputs)
 
-    def _changed(self, weights: dict[str, Tensor], tower: str) -> Tensor:
-        """Maps (..., 3, W, W) of one encoder with the low-rank change in them."""
-        change = weights[f"{tower}_up"] @ weights[f"{tower}_down"]
-        return self.maps[tower] + ALPHA / RANK * change
+    def image_features(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+        return self.image_tower.encode(states, self._change(weights, "image"))
+
+    def _change(self, weights: dict[str, Tensor], tower: str) -> LowRankChange:
+        return LowRankChange(weights[f"{tower}_down"], ALPHA / RANK * weights[f"{tower}_up"])

@@ -21,6 +21,19 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LowRankChange:
+    """A change B A of the maps of queries, keys and values, kept apart from them: its slopes stay small."""
+
+    down: Tensor  # A (..., 3, r, W)
+    up: Tensor  # B (..., 3, W, r)
+
+    def of(self, states: Tensor) -> Tensor:
+        """What it adds (..., n, L, 3W) to the queries, keys and values of states (..., n, L, W)."""
+        inner = torch.einsum("...nlw,...krw->...nlkr", states, self.down)
+        return torch.einsum("...nlkr,...kwr->...nlkw", inner, self.up).flatten(-2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Block:
     """One residual attention block: its weights by open_clip's names, and its activation."""
 
@@ -68,19 +81,18 @@ class TextTower:
         embedded: Tensor,
         first: int = 0,
         last: int | None = None,
-        attention: dict[int, Tensor] | None = None,
+        changes: dict[int, LowRankChange] | None = None,
     ) -> Tensor:
         """States (..., n, L, W) after the blocks `first` to `last` (exclusive), from states before them.
 
-        The states before block 0 are token plus position embeddings. `attention`: block number -> weights
-        (..., 3W, W) of queries, keys and values on top of each other, instead of the block's own.
+        The states before block 0 are token plus position embeddings. `changes`: of blocks, by number.
         """
         mask = self.mask
         if mask is not None:
             mask = mask[: embedded.shape[-2], : embedded.shape[-2]]
         states = embedded
         for number in range(len(self.blocks))[first:last]:
-            states = _through(self.blocks[number], states, mask, (attention or {}).get(number))
+            states = through(self.blocks[number], states, mask, (changes or {}).get(number))
         return states
 
     def pooled(self, states: Tensor, pool: Tensor) -> Tensor:
@@ -146,21 +158,21 @@ def _unknown(backbone: Backbone) -> UserError:
     )
 
 
-def _through(block: Block, states: Tensor, mask: Tensor | None, maps: Tensor | None) -> Tensor:
+def through(block: Block, states: Tensor, mask: Tensor | None, change: LowRankChange | None = None) -> Tensor:
+    """States (..., n, L, W) after a residual attention block."""
     weights = block.weights
-    seen = _attended(block, _normed(block, "ln_1", states), mask, maps)
+    seen = attended(block, _normed(block, "ln_1", states), mask, change)
     states = states + _scaled(block, "ls_1", seen)
     inner = _normed(block, "ln_2", states) @ weights["mlp.c_fc.weight"].mT + weights["mlp.c_fc.bias"]
     outer = block.activation(inner) @ weights["mlp.c_proj.weight"].mT + weights["mlp.c_proj.bias"]
     return states + _scaled(block, "ls_2", outer)
 
 
-def _attended(block: Block, states: Tensor, mask: Tensor | None, maps: Tensor | None) -> Tensor:
-    """Self-attention written out: fused kernels have no rule for batches of derivatives."""
+def attended(block: Block, states: Tensor, mask: Tensor | None, change: LowRankChange | None) -> Tensor:
+    """Self-attention (..., n, L, W), written out: fused kernels have no rule for batches of derivatives."""
     weights, width = block.weights, states.shape[-1]
-    # leading dimensions of the maps are samples: prompts stand between them and the tokens
-    maps = weights["attn.in_proj_weight"] if maps is None else maps.unsqueeze(-3)
-    together = states @ maps.mT + weights["attn.in_proj_bias"]
+    together = states @ weights["attn.in_proj_weight"].mT + weights["attn.in_proj_bias"]
+    together = together if change is None else together + change.of(states)
     parts = together.unflatten(-1, (3, block.heads, width // block.heads))  # (..., L, 3, heads, w)
     query, key, value = (parts[..., index, :, :].transpose(-3, -2) for index in range(3))
     scores = query @ key.mT / query.shape[-1] ** 0.5

@@ -9,7 +9,7 @@ image features, is differentiated once for each image, along the class features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ Values = Callable[[Tensor], dict[str, Tensor]]  # flat weights (..., P) -> the v
 
 
 class Remembered:
-    """A function of flat weights that remembers its last value: logits are asked for again at the same ones.
+    """A function of one tensor that remembers its last value: it is asked for again at the same weights or rows.
 
     Under torch.func, or where gradients are followed, it is simply called.
     """
@@ -33,11 +33,11 @@ class Remembered:
         self._function = function
         self._last: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, flat: Tensor) -> Tensor:
-        if flat.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(flat):
-            return self._function(flat)
-        if self._last is None or not torch.equal(self._last[0], flat):
-            self._last = flat.clone(), self._function(flat)
+    def __call__(self, given: Tensor) -> Tensor:
+        if given.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(given):
+            return self._function(given)
+        if self._last is None or not torch.equal(self._last[0], given):
+            self._last = given.clone(), self._function(given)
         return self._last[1]
 
 
@@ -47,23 +47,20 @@ class TwoTowers:
 
     model: TwoTowerModel
     values: Values
-    features: Remembered = field(init=False)  # (C, D)
-
-    def __post_init__(self) -> None:
-        of_weights = Remembered(lambda flat: self.model.class_features(self.values(flat)))
-        object.__setattr__(self, "features", of_weights)
+    features: Remembered  # flat weights -> class features (C, D)
+    states: Remembered  # inputs (N, F) -> what the frozen part of the image encoder makes of them
 
     def logits(self, flat: Tensor, inputs: Tensor) -> Tensor:
         """(N, C), the class features taken once for each set of weights."""
-        images = self.model.image_features(self.values(flat), inputs)
+        images = self.model.image_features(self.values(flat), self.states(inputs))
         return self.model.logit_scale * images @ self.features(flat).mT
 
     def jacobian(self, flat: Tensor, inputs: Tensor) -> Tensor:
         """∂ logits / ∂ weights (N, C, P)."""
-        images = self.model.image_features(self.values(flat), inputs)
-        slopes = self._text_slopes(flat, images)
+        states = self.states(inputs)
+        slopes = self._text_slopes(flat, self.model.image_features(self.values(flat), states))
         if not isinstance(self.model, TextSideModel):
-            slopes = slopes + self._image_slopes(flat, inputs)
+            slopes = slopes + self._image_slopes(flat, states)
         return self.model.logit_scale * slopes
 
     def _text_slopes(self, flat: Tensor, images: Tensor) -> Tensor:
@@ -86,8 +83,8 @@ class TwoTowers:
         classes = torch.arange(len(self.model.class_names), device=flat.device)
         return vmap(one, chunk_size=max(1, pairs // len(directions)))(classes)
 
-    def _image_slopes(self, flat: Tensor, inputs: Tensor) -> Tensor:
-        """t_c · ∂F_n / ∂w for inputs (N, F): (N, C, P). Each image goes through the encoder once."""
+    def _image_slopes(self, flat: Tensor, states: Tensor) -> Tensor:
+        """t_c · ∂F_n / ∂w for image states (N, ...): (N, C, P). Each image goes through the encoder once."""
         texts = self.features(flat)
         rows = max(1, BYTES_PER_CHUNK // (len(texts) * flat.numel() * flat.element_size()))
 
@@ -95,7 +92,7 @@ class TwoTowers:
             _, pull = vjp(lambda at: self.model.image_features(self.values(at), row[None])[0], flat)
             return vmap(lambda direction: pull(direction)[0])(texts)
 
-        return vmap(one, chunk_size=min(rows, IMAGES_PER_CHUNK))(inputs)
+        return vmap(one, chunk_size=min(rows, IMAGES_PER_CHUNK))(states)
 
 
 def two_towers(model: object, values: Values) -> TwoTowers | None:
@@ -103,4 +100,7 @@ def two_towers(model: object, values: Values) -> TwoTowers | None:
     if not isinstance(model, TwoTowerModel):
         return None
     own = type(model).logits is TwoTowerModel.logits and type(model).__call__ is AdapterModel.__call__
-    return TwoTowers(model, values) if own else None
+    if not own:
+        return None
+    features = Remembered(lambda flat: model.class_features(values(flat)))
+    return TwoTowers(model, values, features, Remembered(model.image_states))
