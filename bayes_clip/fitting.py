@@ -202,6 +202,8 @@ def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tup
             "one output per class (or a single Normal or Bernoulli output for two classes)"
         )
     _check_coding(program, inputs[:1], classes)
+    if settings.engine == "sgd" and not program.is_head:
+        return problem, 0.0  # nothing is chosen by it, and it takes the Jacobians of all those rows
     numbers = 1 if program.is_head else program.outputs * program.prior_mean.numel()
     most = max(1, min(MOST_ROWS_MEASURED, MOST_NUMBERS_MEASURED // numbers))
     some = inputs[:: -(-len(inputs) // most)]

@@ -67,7 +67,7 @@ def test_no_learner_looks_ahead(learners: ModuleType) -> None:
     other = replace(stream, labels=(*stream.labels[:2], *(labels.flip(0) for labels in stream.labels[2:])))
     for learner, values in learners.learners().values():
         kept, changed = (
-            [told.predict(stream.queries) for told, _ in learner(one, values[4])] for one in (stream, other)
+            [told.predict(stream.queries) for told, _ in learner(one, values[2])] for one in (stream, other)
         )
         assert len(kept) == 5
         assert all(torch.equal(*pair) for pair in zip(kept[:3], changed[:3], strict=True))
@@ -82,12 +82,12 @@ def test_every_arm_starts_at_zero_shot_and_chooses_by_the_stream_alone(
     begun = table[(table["labels"] == 0) & ~table["arm"].str.contains("averaged")]
     assert begun["nll"].nunique() == 1
     for _, own in grid.groupby(["seed", "arm"]):
-        assert own["chosen"].sum() == 1 and len(own) == 9
+        assert own["chosen"].sum() == 1 and len(own) in (5, 9)
         assert own.loc[own["chosen"], "next_nll"].item() == own["next_nll"].min()
 
 
 def test_the_text_says_who_was_compared(study: ModuleType, found: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     text = study.summary(*found) + study.conclusions(*found)
-    for said in ("Per label, no label kept", "Per second", "values of nine", "| sgd, replay |"):
+    for said in ("Per label, no label kept", "Per second", "values of the grid", "| sgd, replay |"):
         assert said in text
     assert study.draw(found[0]).axes
