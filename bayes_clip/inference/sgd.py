@@ -58,7 +58,7 @@ def trained(model: AdapterModel, program: Program, views: Views, labels: Tensor,
                     f"{program.name}: its loss is {float(loss.detach())} at step {step + 1} of {steps}; "
                     "lower the learning rate of its recipe, or try --dtype float64"
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     last = model.finish({name: value.detach() for name, value in weights.items()})
     flat = torch.cat([last[site.name].reshape(-1) for site in program.sites])
