@@ -14,11 +14,10 @@ from bayes_clip.recipe import Recipe
 ALPHA = 2.0  # weight of the cache beside logits of scale 100: the authors' setting for DTD and EuroSAT
 BETA = 5.5  # sharpness of the affinity
 PUBLISHED_LOGIT_SCALE = 100.0
-WIDTH = 1.0  # prior deviation of the exponents −β (1 − f Kᵀ)
 
 
 class TipAdapter(AdapterModel):
-    """K ~ N(F, I / β²); logits = s f · t_c + α exp(−β (1 − f Kᵀ)) V.
+    """K ~ N(F, (v / β²) I); logits = s f · t_c + α exp(−β (1 − f Kᵀ)) V.
 
     Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification" (ECCV 2022). F
     (N, D): the unit features of the support rows, prior mean of the keys, site ``keys`` (N, D); V (N, C):
@@ -28,14 +27,14 @@ class TipAdapter(AdapterModel):
     training-free Tip-Adapter (engine `zero_shot`); under `sgd` it is Tip-Adapter-F. The keys are not scaled
     back to unit length once they move, as in the authors' code.
 
-    The width of the prior is not searched: it leaves each exponent a deviation of 1. Where logits grow
-    exponentially with the weights, the prior variance of a logit, by which widths are searched, says little.
+    v = `prior_variance` is the prior variance of an exponent −β (1 − f · k). It is searched up to 1: the
+    logits grow exponentially with the keys, and a wider prior would be judged by a slope that holds nowhere.
 
     The support rows are read twice, as cache and as data: what it says of them is too sure.
     """
 
     uses_support = True
-    tunes_prior = False
+    widest_prior = 1.0
     feature_axes = MappingProxyType({"keys": 1})
     recipe = Recipe(
         source="Tip-Adapter-F (Zhang et al., ECCV 2022; gaopengcuhk/Tip-Adapter)",
@@ -63,7 +62,7 @@ class TipAdapter(AdapterModel):
 
     def prior(self) -> dict[str, Normal]:
         keys = normalize(self.support.inputs, dim=-1)
-        return {"keys": Normal(keys, WIDTH / BETA).to_event(2)}
+        return {"keys": Normal(keys, self.prior_variance**0.5 / BETA).to_event(2)}
 
     def logits(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
         features = normalize(inputs, dim=-1)
