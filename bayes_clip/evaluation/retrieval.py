@@ -19,8 +19,9 @@ from scipy.special import gammaln, softmax
 from torch import Tensor
 
 from bayes_clip.errors import UserError
+from bayes_clip.evaluation.base_to_new import has_weights_of_classes
 from bayes_clip.evaluation.metrics import Array
-from bayes_clip.model import AdapterModel, FunctionModel
+from bayes_clip.model import FunctionModel
 from bayes_clip.posterior import Posterior
 from bayes_clip.randomness import own_random_numbers
 
@@ -120,23 +121,22 @@ def over_gallery(posterior: Posterior, text_features: Tensor, texts: Sequence[st
     """The same weights over another gallery of texts, unit features (G, D): its classes are these texts.
 
     Raises:
-        UserError: a program whose weights belong to classes (a linear probe), or a plain function.
+        UserError: a program with weights or labelled rows of classes (a linear probe, a cache), a plain
+            function, or fewer than two texts.
     """
     model, weights = posterior.program, posterior.weights
     if isinstance(model, FunctionModel):
         raise UserError(f"{model.name}: a plain function knows no gallery; write a subclass of AdapterModel")
     if len(texts) < 2:
         raise UserError(f"a gallery of {len(texts)} texts: ranking needs at least two; add texts")
+    if has_weights_of_classes(model):
+        raise UserError(
+            f"{type(model).__name__}: has weights for every class, and other texts have none; retrieval "
+            "needs a program that adapts the image side or what all texts share"
+        )
     gallery = torch.nn.functional.normalize(text_features.to(model.text_features), dim=-1)
-    # A gallery that happens to have as many texts as there were classes must not pass for these classes.
-    for rows in (gallery, gallery[:-1]):
-        other = _with_texts(model, rows, tuple(texts)[: len(rows)])
-        if sum(site.mean.numel() for site in other.prior().values()) != weights.mean.numel():
-            raise UserError(
-                f"{type(model).__name__}: has weights for every class, and other texts have none; "
-                "retrieval needs a program that adapts the image side or what all texts share"
-            )
-    return Posterior(_with_texts(model, gallery, tuple(texts)), weights, posterior.source)
+    context = replace(model.context, text_features=gallery, class_names=tuple(texts), has_text=True)
+    return Posterior(model.on_classes(context), weights, posterior.source)
 
 
 def similarity_draws(
@@ -159,11 +159,6 @@ def similarity_draws(
         values = {site.name: site.of(weights) for site in program.sites}
         with torch.no_grad():
             yield model.logits(values, inputs.to(mean)).double().cpu().numpy()
-
-
-def _with_texts(model: AdapterModel, text_features: Tensor, texts: tuple[str, ...]) -> AdapterModel:
-    context = replace(model.context, text_features=text_features, class_names=texts, has_text=True)
-    return type(model)(context, model.prior_variance)
 
 
 def _standing(values: Array, relevant: Mask) -> tuple[NDArray[np.int64], ...]:

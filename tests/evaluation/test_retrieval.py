@@ -137,6 +137,15 @@ def test_a_point_has_one_draw_and_its_expected_recall_is_its_recall() -> None:
     assert found.expected_recall(1) == found.recall(1)
 
 
+def test_a_program_that_ships_and_adapts_the_image_side_ranks_other_texts_at_once() -> None:
+    task = tiny_task()
+    adapter = bc.fit(task, bc.FitSettings(model="clip_adapter_no_relu", engine="zero_shot")).posterior
+    texts = torch.randn(5, 6, generator=torch.Generator().manual_seed(4))
+    (found,) = similarity_draws(over_gallery(adapter, texts, list("abcde")), task.query_features)
+    unit = torch.nn.functional.normalize(texts, dim=-1)
+    assert np.allclose(found, (task.logit_scale * task.query_features @ unit.mT).numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("texts", [3, 5])
 def test_weights_that_belong_to_classes_are_refused_even_for_as_many_texts(texts: int) -> None:
     probe = bc.fit(tiny_task(), bc.FitSettings(engine="map", prior_variance=0.05)).posterior
