@@ -7,13 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_programs import TASK, draws, prior_means, program, queries, slope, unit, zero_shot_logits
+from model_programs import (
+    TASK,
+    draws,
+    naive_discriminant,
+    prior_means,
+    program,
+    queries,
+    slope,
+    unit,
+    zero_shot_logits,
+)
 from small_problems import assert_near, tiny_task
 from torch.nn.functional import cosine_similarity
 
 from bayes_clip.backbone.encoder import load_backbone
 from bayes_clip.backbone.projection import pooled_features, projection_of
-from bayes_clip.discriminant import discriminant, weight_by_folds
 from bayes_clip.errors import UserError
 from bayes_clip.fitting import fit
 from bayes_clip.model import Projection
@@ -81,38 +90,6 @@ def test_the_bayesian_adapter_is_the_published_one_without_its_outer_relu() -> N
     assert_near(model.logits(weights, queries()), torch.from_numpy(np.stack(wanted)), 1e-12)
     again = program("clip_adapter_no_relu").first  # type: ignore[attr-defined]
     assert np.array_equal(first, again.numpy()), "the first layer does not depend on when it is made"
-
-
-def naive_discriminant(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The authors' formula, with a pseudo-inverse."""
-    means = np.stack([x[y == label].mean(0) for label in range(classes)])
-    covariance = np.cov((x - means[y]).T)
-    size = x.shape[1]
-    precision = size * np.linalg.pinv((len(x) - 1) * covariance + np.trace(covariance) * np.eye(size))
-    return means @ precision, -0.5 * np.einsum("cd,de,ce->c", means, precision, means)
-
-
-def test_the_discriminant_is_the_closed_form_of_its_authors() -> None:
-    features, labels = unit(TASK.support_features), TASK.support_labels
-    found = discriminant(features, labels, 3)
-    weights, bias = naive_discriminant(features.numpy(), labels.numpy(), 3)
-    assert_near(found.weights, torch.from_numpy(weights))
-    assert_near(found.bias, torch.from_numpy(bias))
-
-
-def test_at_one_shot_the_covariance_is_that_about_the_mean_of_all() -> None:
-    features, labels = unit(TASK.support_features)[:3], torch.arange(3)
-    found = discriminant(features, labels, 3)
-    covariance = torch.from_numpy(np.cov(features.numpy().T))
-    ridge = 2 * covariance + covariance.trace() * torch.eye(6).double()
-    assert_near(found.weights, 6 * features @ torch.linalg.inv(ridge))
-    assert weight_by_folds(features, labels, features[:, :3], (0.1, 1.0)) is None
-
-
-def test_a_class_without_rows_scores_as_the_others_do_on_average() -> None:
-    features, labels = unit(TASK.support_features), TASK.support_labels % 2
-    scores = discriminant(features, labels, 3).scores(queries())
-    assert_near(scores[:, 2], scores[:, :2].mean(-1))
 
 
 def test_gda_is_zero_shot_plus_the_weighted_discriminant_chosen_without_its_fold() -> None:
