@@ -98,7 +98,7 @@ def protocol(
     grid = Grid(settings=settings, base_to_new=base_to_new, **arms)
     found = find_data_sets(root, None if datasets is None else values.names(datasets, "--datasets"), shift)
     if found.missing:
-        tables.show(tables.missing_table(found.missing))
+        tables.show_missing(found.missing)
     if not found.data_sets:
         raise UserError(f"{root}: none of the data sets is there; the table says where to get them")
     encoder = values.encoder(backbone, pretrained, device)

@@ -131,17 +131,15 @@ def forecast_table(rows: Sequence[Forecast]) -> Table:
     )
 
 
-def missing_table(layouts: Sequence[Layout]) -> Table:
+def show_missing(layouts: Sequence[Layout]) -> None:
     """One line for every data set that is not there: the folder it is looked for in, where to get it."""
     from bayes_clip.data.coop_layouts import MIRROR
 
-    table = plain_table(MISSING, [{name: getattr(one, name) for name, *_ in MISSING} for one in layouts])
+    show(plain_table(MISSING, [{name: getattr(one, name) for name, *_ in MISSING} for one in layouts]))
     others = [layout.title for layout in layouts if not layout.mirrored]
     if len(others) < len(layouts):
         but = f" but {', '.join(others)}" if others else ""
-        table.caption = f"all{but}, with their split files: {MIRROR}"
-        table.caption_justify = "left"
-    return table
+        line(f"all{but}, with their split files: {MIRROR}")
 
 
 def protocol_table(summary: Sequence[Mapping[str, Any]]) -> Table:

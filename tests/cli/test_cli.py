@@ -21,7 +21,7 @@ from bayes_clip.inference import COVARIANCES, ENGINES, UPDATE_RULES
 from bayes_clip.rates import Rates
 
 COMMANDS = (
-    *("compare", "fit", "update", "predict", "suggest", "evaluate", "check", "features"),
+    *("compare", "protocol", "fit", "update", "predict", "suggest", "evaluate", "check", "features"),
     *("models", "engines", "tasks"),
 )
 CLASSES, DIMENSION, PER_CLASS = 3, 8, 6
