@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -53,18 +54,16 @@ def run(found: Sequence[Pair], models: Sequence[str], seeds: Sequence[int], path
     there = _done(path)
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-    for model in models:
-        for seed in seeds:
-            for pair in found:
-                key = (pair.new.name, model, seed)
-                if key in there:
-                    continue
-                rows = list(measure(pair, model, draw(pair, SHOTS, seed)))
-                with path.open("a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, COLUMNS)
-                    for row in rows:
-                        numbers = {n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()}
-                        writer.writerow({**dict(zip(COLUMNS, key, strict=False)), **numbers})
+    for seed, model, pair in product(seeds, models, found):
+        key = (pair.new.name, model, seed)
+        if key in there:
+            continue
+        rows = list(measure(pair, model, draw(pair, SHOTS, seed)))
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            for row in rows:
+                numbers = {name: f"{n:.6g}" if isinstance(n, float) else n for name, n in row.items()}
+                writer.writerow({**dict(zip(COLUMNS, key, strict=False)), **numbers})
 
 
 def _done(path: Path) -> set[tuple[str, str, int]]:
@@ -76,26 +75,27 @@ def _done(path: Path) -> set[tuple[str, str, int]]:
 
 def summary(table: pd.DataFrame) -> str:
     """Means over the seeds with 95 % intervals: one table a task, accuracy in percent / NLL in nats."""
+    names = [arm if k == 0 else f"{arm}, k = {k}" for arm, k in ARMS]
     parts = []
     for task, of_task in table.groupby("task", sort=False):
-        names = [arm if k == 0 else f"{arm}, k = {k}" for arm, k in ARMS]
-        rows = [[model, *_cells(part)] for model, part in of_task.groupby("model", sort=False)]
-        parts.append(f"### {task}\n\n" + markdown(["model", *names], rows))
-    heads = table[table["arm"].str.startswith("transported") & (table["k"] == 0)]
-    own = heads[heads["model"].isin(heads.loc[heads["arm"] != "transported", "model"])]
-    kinds = list(dict.fromkeys(own["arm"]))
+        rows = [[model, part["seed"].nunique(), *_cells(part)] for model, part in of_task.groupby("model")]
+        parts.append(f"### {task}\n\n" + markdown(["model", "draws", *names], rows))
+    parts.append("### How linear heads are carried\n\n" + _of_heads(table))
+    why = table.dropna(subset=["note"]).drop_duplicates(["model", "arm"]).sort_values(["arm", "model"])
+    listed = "\n".join(f"- {row.arm}, {row.model}: {row.note}" for row in why.itertuples())
+    return "\n\n".join([*parts, "### Where there is a dash\n\n" + listed])
+
+
+def _of_heads(table: pd.DataFrame) -> str:
+    """The maps, and what is carried, side by side; without new labels."""
+    carried = table[table["arm"].str.startswith("transported") & (table["k"] == 0)]
+    heads = carried[carried["model"].isin(carried.loc[carried["arm"] != "transported", "model"])]
+    kinds = sorted(set(heads["arm"]))
     rows = [
         [task, model, *(_cell(part[part["arm"] == kind]) for kind in kinds)]
-        for (task, model), part in own.groupby(["task", "model"], sort=False)
+        for (task, model), part in heads.groupby(["task", "model"])
     ]
-    parts.append("### How linear heads are carried\n\n" + markdown(["task", "model", *kinds], rows))
-    notes = table.dropna(subset=["note"]).drop_duplicates(["model", "arm"])
-    parts += ["### Why not\n", *(f"- {row.model}, {row.arm}: {row.note}" for row in notes.itertuples())]
-    return (
-        "\n\n".join(parts[: -len(notes)] if len(notes) else parts)
-        + "\n\n"
-        + "\n".join(parts[-len(notes) :] if len(notes) else [])
-    )
+    return markdown(["task", "model", *kinds], rows)
 
 
 def _cells(part: pd.DataFrame) -> list[str]:
@@ -134,10 +134,9 @@ def picture(table: pd.DataFrame) -> Figure:
 def write(folder: Path) -> None:
     """results.md and results.png from results.csv."""
     table = pd.read_csv(folder / "results.csv")
-    seeds = table.groupby(["task", "model"])["seed"].nunique()
     about = (
-        f"Accuracy in percent / NLL in nats on the new encoder's query set: mean ± 95 % interval over "
-        f"{seeds.min()} to {seeds.max()} draws of {SHOTS} labels a class. {hardware()}."
+        "Accuracy in percent / NLL in nats on the new encoder's query set: mean ± 95 % interval over draws "
+        f"of the {SHOTS} labels a class that the old encoder learned from; k fresh ones a class. {hardware()}."
     )
     (folder / "results.md").write_text(f"{about}\n\n{summary(table).rstrip()}\n", encoding="utf-8")
     picture(table).savefig(folder / "results.png", dpi=150)
