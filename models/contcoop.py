@@ -30,6 +30,19 @@ class ContCoOp(TextSideModel):
 
     uses_encoder = True
     widest_prior = 1.0
+    recipe = Recipe(
+        source="ContCoOp (arXiv 2412.20895), whose own recipe is not known: that of CoOp (KaiyangZhou/CoOp)",
+        optimizer="sgd",
+        learning_rate=0.002,
+        momentum=0.9,
+        weight_decay=5e-4,
+        epochs={1: 50, 2: 100, 4: 100, 8: 200, 16: 200},
+        batch_size=32,
+        drop_last=True,
+        warm_up_epochs=1,
+        augmentation=True,
+        deviations=("the recipe is CoOp's, and lambda is 1: the authors' are not known",),
+    )
 
     def __init__(self, context: Context, prior_variance: float) -> None:
         super().__init__(context, prior_variance)

@@ -25,6 +25,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], list[int]]] = {
     "clap": (ZS_LP | DASSL, 5 * [300]),
     "coop": (COOP | DASSL, COOP_STEPS),
     "coop_class": (COOP | DASSL, COOP_STEPS),
+    "contcoop": (COOP | DASSL, COOP_STEPS),
     "clip_adapter": (COOP | DASSL, COOP_STEPS),
     "task_residual": (
         DASSL | {"optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 5e-4, "batch_size": 256},
