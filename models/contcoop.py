@@ -1,4 +1,4 @@
-"""ContCoOp: contexts that attend to the class name before the text encoder (Wang et al., arXiv 2412.20895)."""
+"""ContCoOp: contexts that attend to the class name before the text encoder (arXiv 2412.20895)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from bayes_clip.backbone.prompts import task_prompts
-from bayes_clip.model import Context, TextSideModel, find_model
+from bayes_clip.model import Context, TextSideModel
 from bayes_clip.recipe import Recipe
 
 DISTILLATION = 1.0  # lambda, ours: the authors' is not known
