@@ -82,8 +82,8 @@ class HeldOut:
         return NoveltyLimit(float(np.sort(self.novelty)[min(place, count) - 1]), rate)
 
     def confidence_limit(self, risk: float) -> RiskThreshold:
-        """The confidence from which on at most `risk` of the held-out answers are wrong."""
-        return threshold_for_risk(self.confidence, self.correct, risk)
+        """The confidence from which on at most `risk` of the held-out answers are wrong, and one more."""
+        return threshold_for_risk(self.confidence, self.correct, risk, unseen_errors=1)
 
 
 def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:

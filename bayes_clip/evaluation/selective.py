@@ -43,7 +43,8 @@ class RiskThreshold:
     """Answer where confidence >= `threshold`; on the rows it was chosen on, that is `coverage` of them.
 
     `risk` is the error rate among them, `bound` what was compared with the risk asked for (equal to `risk`
-    without a confidence level). When no threshold will do, `threshold` is infinite and `coverage` zero.
+    without a confidence level or unseen errors). When no threshold will do, `threshold` is infinite and
+    `coverage` zero.
     """
 
     threshold: float
@@ -71,14 +72,20 @@ def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
 
 
 def threshold_for_risk(
-    confidence: ArrayLike, correct: ArrayLike, risk: float, confidence_level: float | None = None
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    risk: float,
+    confidence_level: float | None = None,
+    unseen_errors: int = 0,
 ) -> RiskThreshold:
     """The largest coverage whose error rate is at most `risk`.
 
-    Without `confidence_level` the error rate is the empirical one: expect about that on new rows, half of
-    the time more. With it (say 0.95), the one-sided Clopper-Pearson upper bound of the error rate must be at
-    most `risk`; the level is divided by the number of thresholds tried (Bonferroni), so that it holds for the
-    one chosen (as Geifman & El-Yaniv 2017, by search).
+    Without `confidence_level` the error rate is the empirical one, which the choice of the threshold makes
+    look better than it is: expect more on new rows where there are few. `unseen_errors` answers, all wrong,
+    are then added to those seen, (wrong + u) / (answered + u): with one, no risk below 1 / (rows + 1) can be
+    had, as with any quantile of so many rows. With a level (say 0.95), the one-sided Clopper-Pearson upper
+    bound of the error rate must be at most `risk`; the level is divided by the number of thresholds tried
+    (Bonferroni), so that it holds for the one chosen (as Geifman & El-Yaniv 2017, by search).
     """
     if not 0.0 <= risk <= 1.0:
         raise ValueError(f"risk must lie in [0, 1], got {risk}")
@@ -88,7 +95,7 @@ def threshold_for_risk(
     thresholds, group = np.unique(-scores, return_inverse=True)  # most confident first, ties together
     answered = np.cumsum(np.bincount(group))
     wrong = np.cumsum(np.bincount(group, weights=errors))
-    bounds = wrong / answered
+    bounds = (wrong + unseen_errors) / (answered + unseen_errors)
     if confidence_level is not None:
         miss = (1.0 - confidence_level) / len(thresholds)
         upper = beta.ppf(1.0 - miss, wrong + 1, np.maximum(answered - wrong, 1))

@@ -53,8 +53,9 @@ def judge(
 
     A row is "out" if it is more novel than all but a share `false_alarms` of the support rows were to fits
     that left them out. It is abstained from if its probability is below the least at which at most `risk` of
-    those rows were wrong. With `sets` each row names the classes that it may belong to, the most probable one
-    first; the predicted class is always among them, which makes no set hold the truth less often.
+    those rows were wrong, one wrong answer more than were seen counted in. With `sets` each row names the
+    classes that it may belong to, the most probable one first; the predicted class is always among them,
+    which makes no set hold the truth less often.
 
     `inputs` names the rows (file paths); they are numbered from 0 without.
 
@@ -153,7 +154,7 @@ def _how_sure(bound: NoveltyLimit, asked: float, rows: int) -> tuple[str, ...]:
 
 def _how_it_abstains(risk: float, threshold: float, coverage: float, seen: float) -> str:
     if coverage == 0:
-        return f"abstains from everything: at no probability were as few as {risk:.1%} of support rows wrong"
+        return f"abstains from everything: the support rows show no probability with a risk of {risk:.1%}"
     return (
         f"answers from a probability of {threshold:.3f} on: of the support rows, left out in turn, "
         f"that was {coverage:.0%}, {seen:.1%} of them wrong"

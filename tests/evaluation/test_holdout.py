@@ -76,14 +76,16 @@ def test_most_known_rows_are_in_and_most_others_out() -> None:
 
 def test_abstention_keeps_the_risk_it_was_asked_for() -> None:
     held = HeldOut(np.ones(100), np.linspace(0.01, 1, 100), (np.arange(100) >= 40).astype(float))
-    limit = held.confidence_limit(0.0)
-    assert limit.threshold == pytest.approx(0.41) and limit.risk == 0
+    limit = held.confidence_limit(0.05)
+    # 60 right and w wrong, one more counted in: (w + 1) / (61 + w) is at most 0.05 up to w = 2
+    assert limit.threshold == pytest.approx(0.39) and limit.risk == pytest.approx(2 / 62)
+    assert held.confidence_limit(0.0).coverage == 0
     few = task(shots=2)
     prediction = bc.fit(few, SETTINGS).posterior.predict(few.query_features)
-    verdicts = judge(prediction, few.class_names, None, held, 0.0)
+    verdicts = judge(prediction, few.class_names, None, held, 0.05)
     for row in verdicts.rows:
         assert (row["abstained"] == "yes") == (row["probability"] < limit.threshold)
-    assert "0.410" in verdicts.notes[0]
+    assert "0.390" in verdicts.notes[0]
 
 
 def test_abstention_without_held_out_rows_is_refused() -> None:

@@ -81,6 +81,23 @@ def test_bound_holds_on_new_rows_about_as_often_as_stated() -> None:
     assert broken <= 30
 
 
+def test_unseen_errors_keep_the_risk_on_new_rows_where_the_empirical_rate_does_not() -> None:
+    """Few rows, errors at every confidence: the mean error of the answers given, over many draws."""
+    generator, risk, draws = np.random.default_rng(0), 0.2, 1500
+    found: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(draws):
+        confidence = generator.uniform(0.3, 1.0, 20)
+        correct = (generator.random(20) < confidence).astype(float)
+        for unseen, errors in found.items():
+            chosen = threshold_for_risk(confidence, correct, risk, unseen_errors=unseen)
+            if chosen.coverage > 0:
+                errors.append(1 - (max(chosen.threshold, 0.3) + 1.0) / 2)
+    assert np.mean(found[0]) > risk > np.mean(found[1])
+    rows, error = [0.9, 0.8, 0.7], 1
+    assert threshold_for_risk(rows, [1.0, 1.0, 1.0], 0.25, unseen_errors=error).coverage == 1.0
+    assert threshold_for_risk(rows, [1.0, 1.0, 1.0], 0.24, unseen_errors=error).coverage == 0.0
+
+
 def test_no_threshold_will_do() -> None:
     chosen = threshold_for_risk([0.9, 0.8], [0.0, 0.0], risk=0.1)
     assert chosen.threshold == np.inf and chosen.coverage == 0.0
