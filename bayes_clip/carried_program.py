@@ -80,11 +80,9 @@ def _head(posterior: Posterior, to: Destination, first: Rows, second: Rows, kind
     centre = None
     if what == "labels":
         centre = scales[1] / scales[0] * there.prior_mean.double() @ mapped.back.mT
-    priors = (
-        HeadPrior(of.prior_mean, of.prior_variance, scale)
-        for of, scale in zip((read, there), scales, strict=True)
-    )
-    carried = carried_head(posterior.weights, *priors, mapped, centre)
+    before = HeadPrior(read.prior_mean, read.prior_variance, scales[0])
+    after = HeadPrior(there.prior_mean, there.prior_variance, scales[1])
+    carried = carried_head(posterior.weights, before, after, mapped, centre)
     return Carried(carried.belief, carrier, there, float(carried.noise.mean()), mapped)
 
 
