@@ -135,8 +135,8 @@ def write(folder: Path) -> None:
     """results.md and results.png from results.csv."""
     table = pd.read_csv(folder / "results.csv")
     about = (
-        "Accuracy in percent / NLL in nats on the new encoder's query set: mean ± 95 % interval over draws of "
-        f"the {SHOTS} labels a class that the old one learned from; k fresh ones a class. {hardware()}."
+        "Accuracy in percent / NLL in nats on the new encoder's query set: mean ± 95 % interval over draws "
+        f"of {SHOTS} labels a class that the old one learned from; k fresh ones a class. {hardware()}."
     )
     (folder / "results.md").write_text(f"{about}\n\n{summary(table).rstrip()}\n", encoding="utf-8")
     picture(table).savefig(folder / "results.png", dpi=150)
