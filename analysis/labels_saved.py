@@ -148,10 +148,9 @@ def saved(table: pd.DataFrame) -> pd.DataFrame:
                 )
     found = pd.DataFrame(rows)
     key = ["task", "share", "seed"]
-    random = found[found["arm"] == "random"].set_index(key)["needed"]
-    return found.assign(
-        saved=found.join(random, on=key, rsuffix="_random")["needed_random"] - found["needed"]
-    )
+    random = found[found["arm"] == "random"].set_index(key)["needed"].rename("by_random")
+    joined = found.join(random, on=key)
+    return joined.assign(saved=joined["by_random"] - joined["needed"])
 
 
 def summary(table: pd.DataFrame) -> str:
