@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bayes_clip.state_space import StateSpace
     from bayes_clip.storage.folder import load_posterior
     from bayes_clip.streaming import Update, update
+    from bayes_clip.suggesting import Suggestions, suggest
     from bayes_clip.transporting import Transported, destination, transport
     from bayes_clip.unrolled import unroll
 
@@ -52,6 +53,7 @@ _HOMES = {
     "Prediction": "bayes_clip.predictive",
     "Run": "bayes_clip.evaluation.results",
     "StateSpace": "bayes_clip.state_space",
+    "Suggestions": "bayes_clip.suggesting",
     "Task": "bayes_clip.data.task",
     "Transported": "bayes_clip.transporting",
     "Update": "bayes_clip.streaming",
@@ -66,6 +68,7 @@ _HOMES = {
     "load_posterior": "bayes_clip.storage.folder",
     "load_task": "bayes_clip.data.resolve",
     "make_task": "bayes_clip.data.task",
+    "suggest": "bayes_clip.suggesting",
     "summarise": "bayes_clip.evaluation.results",
     "to_arviz": "bayes_clip.report.export",
     "transport": "bayes_clip.transporting",
@@ -87,6 +90,7 @@ __all__ = [
     "Prediction",
     "Run",
     "StateSpace",
+    "Suggestions",
     "Task",
     "Transported",
     "Update",
@@ -101,6 +105,7 @@ __all__ = [
     "load_posterior",
     "load_task",
     "make_task",
+    "suggest",
     "summarise",
     "to_arviz",
     "transport",

@@ -48,7 +48,7 @@ def candidates_of(posterior: Posterior, inputs: Tensor) -> Candidates:
         design, offset = program.design(inputs), None
     else:
         design, offset = program.linearise(inputs, belief.mean)
-    if is_block(posterior):
+    if isinstance(belief, ClassBlock) and is_block(posterior):
         projection = belief.project(design)
         return BlockCandidates(projection.logits, projection.gram.blocks, program.observation)  # type: ignore[union-attr]
     return BeliefCandidates(belief, design, offset, program.observation)  # type: ignore[arg-type]
