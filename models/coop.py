@@ -16,9 +16,9 @@ class CoOp(TextSideModel):
     V (M, W): M context tokens of the text encoder's width W; E: the embeddings of the template's own words in
     front of the class name (behind it, where the template begins with it), e² their mean square, v:
     `prior_variance`. At the prior mean it is zero-shot CLIP with that template: the first, where there are
-    several (their average is another classifier). X (N, D): unit image features; T (C, D): unit. v is at most 1:
-    under a wider prior contexts pass near zero, where the encoder's layer norms make logits jump, and modes
-    are found there that fit the support set alone.
+    several (their average is another classifier). X (N, D): unit image features; T (C, D): unit. A search
+    tries no v above 1: under wider priors contexts pass near zero, where the encoder's layer norms make
+    logits jump, and modes are found there that fit the support set alone.
     """
 
     uses_encoder = True

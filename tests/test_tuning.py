@@ -113,3 +113,17 @@ def test_the_default_variance_is_the_centre_over_the_logit_variance() -> None:
     for kind, centre in CENTRES.items():
         assert default_variance(kind, 1e4, True) == pytest.approx(centre / 1e4)
         assert default_variance(kind, 1e4, False) > default_variance(kind, 1e4, True)
+
+
+def test_a_search_stays_below_the_widest_prior_that_a_program_bears() -> None:
+    labels = torch.arange(8) % 2
+    tried = []
+
+    def held_out(variance: float) -> tuple[torch.Tensor, torch.Tensor]:
+        tried.append(variance)
+        mean = variance * torch.nn.functional.one_hot(labels, 2).double()  # the wider, the better
+        return mean, torch.zeros_like(mean)
+
+    assert choose(held_out, labels, 1.0, 100.0, widest=1.0).prior_variance == 1.0
+    assert max(tried) == 1.0
+    assert choose(held_out, labels, 1.0, 100.0).prior_variance > 1.0

@@ -161,12 +161,10 @@ def _shared(left: Tensor, right: Tensor) -> int:
     return length if bool(same.all()) else int(same.int().argmin())
 
 
-def _check_length(
-    backbone: Backbone, texts: list[str], lengths: list[int], most: int, template: str
-) -> None:
+def _check_length(backbone: Backbone, texts: list[str], lengths: list[int], most: int, template: str) -> None:
     longest = max(range(len(texts)), key=lengths.__getitem__)
     if lengths[longest] >= most:
         raise UserError(
-            f"'{texts[longest][:60]}': {backbone.name} takes {most} tokens, and may have cut it; give a shorter "
-            f"template than '{template}', or shorter class names"
+            f"'{texts[longest][:60]}': {backbone.name} takes {most} tokens, and may have cut it; give a "
+            f"shorter template than '{template}', or shorter class names"
         )

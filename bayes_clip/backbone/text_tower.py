@@ -56,7 +56,7 @@ class TextTower:
     projection: Tensor | None  # (W, D)
     bias: Tensor | None  # (D,) of the projection
     pooling: str  # argmax, eos, first or last: the token whose state is the text's feature
-    end_token: int | None  # what eos looks for
+    end_token: int  # what eos looks for
 
     @property
     def is_trimmable(self) -> bool:
@@ -73,7 +73,7 @@ class TextTower:
         if self.pooling == "argmax":
             return numbers.argmax(-1)
         if self.pooling == "eos":
-            return (numbers == self.end_token).int().argmax(-1)
+            return numbers.eq(self.end_token).int().argmax(-1)
         return torch.full((len(numbers),), 0 if self.pooling == "first" else numbers.shape[1] - 1)
 
     def hidden(
@@ -118,8 +118,7 @@ def text_tower(backbone: Backbone, dtype: torch.dtype, device: torch.device | st
     whole = all(hasattr(tower, part) for part in ("token_embedding", "positional_embedding", "transformer"))
     if not whole or getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False):
         raise _unknown(backbone)
-    pooling = getattr(model, "text_pool_type", None) or getattr(tower, "pool_type", "argmax")
-    end = getattr(model, "text_eos_id", None) if tower is model else getattr(tower, "eos_id", None)
+    plain = tower is model  # open_clip.CLIP, which keeps the parts of its text encoder itself
 
     def copied(weights: Tensor) -> Tensor:
         return weights.detach().to(device, dtype)
@@ -139,8 +138,8 @@ def text_tower(backbone: Backbone, dtype: torch.dtype, device: torch.device | st
         epsilon=tower.ln_final.eps,
         projection=None if projection is None else copied(projection),
         bias=bias,
-        pooling=pooling,
-        end_token=end,
+        pooling=tower.text_pool_type if plain else tower.pool_type,
+        end_token=tower.text_eos_id if plain else tower.eos_id,
     )
 
 
@@ -153,8 +152,8 @@ def _block(block: Any, copied: Callable[[Tensor], Tensor], backbone: Backbone) -
 
 def _unknown(backbone: Backbone) -> UserError:
     return UserError(
-        f"{backbone.name}: its text encoder is no plain open_clip transformer, and programs that learn inside "
-        "it need one; use another --backbone, or a program that works on features"
+        f"{backbone.name}: its text encoder is no plain open_clip transformer, and programs that learn "
+        "inside it need one; use another --backbone, or a program that works on features"
     )
 
 

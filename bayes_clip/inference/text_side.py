@@ -24,7 +24,7 @@ Values = Callable[[Tensor], dict[str, Tensor]]  # flat weights (..., P) -> the v
 
 
 class Remembered:
-    """A function of one tensor that remembers its last value: it is asked for again at the same weights or rows.
+    """A function of one tensor that remembers its last value: it is asked for at the same one again.
 
     Under torch.func, or where gradients are followed, it is simply called.
     """
@@ -77,7 +77,7 @@ class TwoTowers:
         pairs = max(1, BYTES_PER_CHUNK // numbers)
 
         def one(number: Tensor) -> Tensor:
-            _, pull = vjp(lambda at: self.model.features_of(self.values(at), number[None])[0], flat)
+            pull = vjp(lambda at: self.model.features_of(self.values(at), number[None])[0], flat)[1]
             return vmap(lambda direction: pull(direction)[0], chunk_size=pairs)(directions)
 
         classes = torch.arange(len(self.model.class_names), device=flat.device)
@@ -89,7 +89,7 @@ class TwoTowers:
         rows = max(1, BYTES_PER_CHUNK // (len(texts) * flat.numel() * flat.element_size()))
 
         def one(row: Tensor) -> Tensor:
-            _, pull = vjp(lambda at: self.model.image_features(self.values(at), row[None])[0], flat)
+            pull = vjp(lambda at: self.model.image_features(self.values(at), row[None])[0], flat)[1]
             return vmap(lambda direction: pull(direction)[0])(texts)
 
         return vmap(one, chunk_size=min(rows, IMAGES_PER_CHUNK))(states)

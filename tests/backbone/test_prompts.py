@@ -1,4 +1,4 @@
-"""Prompts through the functional text encoder are what open_clip says of them, with the right words learned."""
+"""Prompts give open_clip's own features, and the right words are learned."""
 
 from __future__ import annotations
 

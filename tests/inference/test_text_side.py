@@ -20,7 +20,9 @@ PROGRAMS = ("coop", "coop_class", "contcoop", "lora")
 def made(name: str) -> TwoTowerModel:
     backbone = tiny_backbone()
     model = find_model(name)(
-        Context(torch.zeros(3, 8).double(), NAMES, 20.0, width=inputs_for(name, 1).shape[1], encoder=backbone),
+        Context(
+            torch.zeros(3, 8).double(), NAMES, 20.0, width=inputs_for(name, 1).shape[1], encoder=backbone
+        ),
         0.3,
     )
     assert isinstance(model, TwoTowerModel)
