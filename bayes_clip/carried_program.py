@@ -51,16 +51,16 @@ class Carried:
 
 
 def carried_program(
-    posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str, what: str
+    posterior: Posterior, to: Destination, first: Rows, second: Rows, kind: str | None, what: str
 ) -> Carried:
     """The belief and the program on the new encoder; arguments and refusals as of `transport`."""
     program = posterior.program
     if isinstance(program, TextSideModel):
         return _text_side(posterior, to, first, second)
     if program.takes == "unit" and not program.uses_encoder and posterior.logits.program.is_head:
-        return _head(posterior, to, first, second, kind, what)
+        return _head(posterior, to, first, second, kind or "ridge", what)
     if program.feature_axes:
-        return _by_site(posterior, to, first, second, kind)
+        return _by_site(posterior, to, first, second, kind or "procrustes")
     raise UserError(
         f"{posterior.source.settings.model}: nothing says what its weights do on {to.name}: it is no linear "
         "head on image features, not on the text side, and has no feature_axes; fit again there"

@@ -38,8 +38,6 @@ from bayes_clip.precision import full_precision
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature programs do without
     from bayes_clip.backbone.encoder import Backbone
 
-DEFAULT_MAP = "ridge"
-
 
 @dataclass(frozen=True)
 class Transported:
@@ -124,14 +122,15 @@ def transport(
     to: Destination,
     first: Rows,
     second: Rows,
-    kind: str = DEFAULT_MAP,
+    kind: str | None = None,
     what: Literal["labels", "deviation"] = "labels",
 ) -> Transported:
     """`posterior` as the prior on another encoder, from rows of the same unlabelled pictures in both.
 
-    `first` are the pictures as the posterior's encoder sees them, `second` as that of `to` does; `kind` is
-    the map between them (`fit_map`). Of a linear head `what` its labels settled is carried, or its plain
-    deviation from zero-shot (`carried`); of other programs the deviation. The prior variance of a logit
+    `first` are the pictures as the posterior's encoder sees them, `second` as that of `to` does. `kind` is the
+    map between them (`fit_map`): unless given, ridge for linear heads and procrustes for other programs, to
+    whose logits the length of weights matters. Of a linear head `what` its labels settled is carried, or its
+    plain deviation from zero-shot (`carried`); of other programs the deviation. The prior variance of a logit
     stays: s² v transfers between encoders. A posterior of laplace or vi becomes one of ekf. What was held out
     for verdicts is of the first encoder and stays behind.
 

@@ -39,13 +39,14 @@ def transport(
         typer.Option("--from-pretrained", help="Weights of --from.", rich_help_panel=options.ENCODER),
     ] = None,
     map_kind: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--map",
             help="Between the feature spaces: procrustes (keeps lengths) or ridge (least squares).",
+            show_default="ridge for linear heads, else procrustes",
             rich_help_panel=options.ADAPTER,
         ),
-    ] = "ridge",
+    ] = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     device: options.Device = "cpu",
