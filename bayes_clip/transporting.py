@@ -127,7 +127,7 @@ def transport(
 ) -> Transported:
     """`posterior` as the prior on another encoder, from rows of the same unlabelled pictures in both.
 
-    `first` are the pictures as the posterior's encoder sees them, `second` as that of `to` does. `kind` is the
+    `first` are the pictures as the posterior's encoder sees them, `second` as `to` does. `kind` is the
     map between them (`fit_map`): unless given, ridge for linear heads and procrustes for other programs, to
     whose logits the length of weights matters. Of a linear head `what` its labels settled is carried, or its
     plain deviation from zero-shot (`carried`); of other programs the deviation. The prior variance of a logit
