@@ -43,7 +43,7 @@ notebooks: $(READY)  ## pair and execute the notebooks; the executed copies are 
 	$(BIN)/python -m analysis.notebooks
 
 docs: $(READY)  ## render the documentation to runs/docs/, and fail on any warning
-	$(BIN)/python -m mkdocs build --quiet --strict --config-file analysis/docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file analysis/docs/mkdocs.yml
 
 bench: $(PEERS)  ## time it beside its peers and this machine's limits (under ten minutes on two quiet cores)
 	$(BIN)/python -m analysis.benchmarks

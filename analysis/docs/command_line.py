@@ -34,7 +34,9 @@ def command_line_page() -> str:
         records = [
             record for each in command.get_params(context) if (record := each.get_help_record(context))
         ]
-        parts.append("\n".join(["| | |", "|---|---|", *(_row(*record) for record in records)]))
+        parts.append(
+            "\n".join(["| argument or option | |", "|---|---|", *(_row(*record) for record in records)])
+        )
     return "\n\n".join(parts) + "\n"
 
 

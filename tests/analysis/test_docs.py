@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bayes_clip as bc
+from bayes_clip.cli import app
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "analysis" / "docs" / "mkdocs.yml"
@@ -23,21 +24,6 @@ if importlib.util.find_spec("mkdocs") is None:
     if os.environ.get("CI"):
         raise RuntimeError("continuous integration needs mkdocs: pip install '.[docs]'")
     pytest.skip("mkdocs is not installed: pip install '.[docs]'", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
-    done = subprocess.run(
-        [*command, "--config-file", str(CONFIG), "--site-dir", str(out)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
 
 
 class Loads(HTMLParser):
@@ -54,39 +40,63 @@ class Loads(HTMLParser):
         self.found += [value for name, value in attrs if name == LOADING.get(tag) and value]
 
 
-def test_it_renders_strictly_with_every_page(site: Path) -> None:
+def render(out: Path) -> None:
+    """Build the site as `make docs` does, elsewhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
+    done = subprocess.run(
+        [*command, "--config-file", str(CONFIG), "--site-dir", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_renders_strictly_and_whole(tmp_path: Path) -> None:
+    """One test, because every worker would render it anew: half a minute."""
+    render(tmp_path)
     for page in ("index", "engines", "command_line", "api", "studies/index", "notebooks/01_first_posterior"):
-        assert (site / f"{page}.html").is_file()
-    assert {path.stem for path in PAGES.glob("*.md")} <= {path.stem for path in site.glob("*.html")}
+        assert (tmp_path / f"{page}.html").is_file()
+    assert {path.stem for path in PAGES.glob("*.md")} <= {path.stem for path in tmp_path.glob("*.html")}
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert loaded_from_elsewhere(text) == [], page
+        assert page.name == "404.html" or dangling(page, text) == []
+    assert undocumented((tmp_path / "api.html").read_text(encoding="utf-8")) == []
+    headings = (tmp_path / "command_line.html").read_text(encoding="utf-8")
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert [name for name in names if f'id="{name}"' not in headings] == []
 
 
-def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
-    for page in site.rglob("*.html"):
-        loads = Loads()
-        loads.feed(page.read_text(encoding="utf-8"))
-        assert [what for what in loads.found if re.match(r"(https?:)?//", what)] == [], page
+def loaded_from_elsewhere(text: str) -> list[str]:
+    """What a page would fetch from the network by itself."""
+    loads = Loads()
+    loads.feed(text)
+    return [what for what in loads.found if re.match(r"(https?:)?//", what)]
 
 
-def test_every_link_and_picture_is_there(site: Path) -> None:
-    """MkDocs looks at links of markdown only; tables of notebooks and pages of code are HTML."""
-    for page in site.rglob("*.html"):
-        for target in re.findall(r'(?:href|src)="([^"#?:]+)["#?]', page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists() or page.name == "404.html", f"{page}: {target}"
+def dangling(page: Path, text: str) -> list[str]:
+    """Links and pictures without a file. MkDocs looks at those in markdown only; some here come as HTML."""
+    targets = re.findall(r'(?:href|src)="([^"#?:]+)["#?]', text)
+    return [target for target in targets if not (page.parent / target).exists()]
 
 
-def test_all_that_is_public_is_documented(site: Path) -> None:
-    text = (site / "api.html").read_text(encoding="utf-8")
-    assert [name for name in bc.__all__ if f'id="bayes_clip.{name}"' not in text] == []
+def undocumented(text: str) -> list[str]:
+    """Public names that the page of the Python interface does not show."""
+    return [name for name in bc.__all__ if f'id="bayes_clip.{name}"' not in text]
+
+
+def test_what_the_checks_look_for_is_found(tmp_path: Path) -> None:
+    text = '<script src="https://cdn.example/x.js"></script><a href="gone.html#top">gone</a>'
+    assert loaded_from_elsewhere(text) == ["https://cdn.example/x.js"]
+    assert dangling(tmp_path / "page.html", text) == ["gone.html"]
+    assert undocumented(text) == list(bc.__all__)
+
+
+def test_the_page_of_the_interface_names_what_there_is() -> None:
     listed = re.findall(r"^::: bayes_clip\.(\w+)$", (PAGES / "api.md").read_text(encoding="utf-8"), re.M)
     assert [name for name in listed if name not in bc.__all__] == []
-
-
-def test_the_command_line_is_the_one_there_is(site: Path) -> None:
-    text = (site / "command_line.html").read_text(encoding="utf-8")
-    from bayes_clip.cli import app
-
-    names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert [name for name in names if f'id="{name}"' not in text] == []
 
 
 def test_links_of_the_pages_lead_somewhere_in_the_repository_too() -> None:
