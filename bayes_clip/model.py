@@ -10,6 +10,7 @@ rows or the encoder itself, it says in class variables.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import math
@@ -218,7 +219,7 @@ def as_program(function: type[AdapterModel] | Callable[..., Tensor]) -> type[Ada
 def list_models() -> dict[str, str]:
     """Name -> first line of the docstring of every model program that ships with the package."""
     files = sorted(path for path in models_folder().glob("*.py") if not path.stem.startswith("_"))
-    return {path.stem: _summary(path.stem) for path in files}
+    return {path.stem: _summary(path) for path in files}
 
 
 def find_model(name: str) -> type[AdapterModel]:
@@ -239,8 +240,10 @@ def find_model(name: str) -> type[AdapterModel]:
     return _program(_load(path), name)
 
 
-def _summary(name: str) -> str:
-    return (inspect.getdoc(sys.modules[find_model(name).__module__]) or "").split("\n")[0]
+def _summary(path: Path) -> str:
+    """The first line of a file's docstring, read and not run: some programs import open_clip, which is slow."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.split("\n")[0]
 
 
 def _load(path: Path) -> ModuleType:
