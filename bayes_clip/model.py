@@ -121,11 +121,11 @@ class AdapterModel:
         return cross_entropy(self.logits(weights, inputs), labels)
 
     def finish(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The program's weights that its recipe's last step stands for; these, unless the authors scale them."""
+        """What the weights of its recipe's last step stand for: these, unless the authors scale them."""
         return weights
 
     def on_classes(self, context: Context) -> AdapterModel:
-        """The program for other classes, those of `context`: weights that stand for no class keep their sense.
+        """The program for the classes of `context`: weights that stand for no class keep their sense.
 
         A program whose weights lie along its own classes' texts overrides this, so that they stay where they
         were learned.
@@ -241,7 +241,7 @@ def find_model(name: str) -> type[AdapterModel]:
 
 
 def _summary(path: Path) -> str:
-    """The first line of a file's docstring, read and not run: some programs import open_clip, which is slow."""
+    """The first line of a file's docstring. The file is not run: some import open_clip, which is slow."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0]
 
