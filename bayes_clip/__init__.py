@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bayes_clip.predictive import Prediction
     from bayes_clip.report.check_write import write_check
     from bayes_clip.report.export import to_arviz
+    from bayes_clip.report.fit_write import write_fit
     from bayes_clip.report.write import write_comparison
     from bayes_clip.settings import FitSettings
     from bayes_clip.state_space import StateSpace
@@ -76,6 +77,7 @@ _HOMES = {
     "update": "bayes_clip.streaming",
     "write_check": "bayes_clip.report.check_write",
     "write_comparison": "bayes_clip.report.write",
+    "write_fit": "bayes_clip.report.fit_write",
 }
 
 __all__ = [
@@ -113,6 +115,7 @@ __all__ = [
     "update",
     "write_check",
     "write_comparison",
+    "write_fit",
 ]
 
 

@@ -85,8 +85,8 @@ def check(
 
     True weights are drawn, labels drawn from them, and the posterior asked where the truth lies: ranks among
     its draws, coverage of its intervals, Pareto-k̂, and for the filter how surprised it is by what comes.
-    An engine that fails is a finding, not an error. Writes checks.csv, quantities.csv, verdicts.json and
-    figures/.
+    An engine that fails is a finding, not an error. Writes checks.csv, quantities.csv, verdicts.json,
+    figures/ and report.html.
 
     \b
     Examples
@@ -112,7 +112,7 @@ def check(
     show_check(report)
     if report.checks:
         write_check(report, folder)
-        tables.line(f"figures and numbers: {folder}")
+        tables.line(f"report: {folder / 'report.html'}")
 
 
 def show_check(report: CheckReport) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +13,18 @@ from bayes_clip.errors import UserError
 
 if TYPE_CHECKING:
     from bayes_clip.data.task import Task
+    from bayes_clip.fitting import Fit
     from bayes_clip.settings import FitSettings
 
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        help="Also write a report of the fit, by the labels alone.",
+        rich_help_panel=options.RUNNING,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -119,6 +129,7 @@ def compare(
 
 
 def fit(
+    context: typer.Context,
     task: options.TaskName,
     out: Annotated[
         Path | None,
@@ -149,6 +160,7 @@ def fit(
     dtype: options.Dtype = "float32",
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
+    report: ReportFolder = None,
     dry_run: DryRun = False,
     debug: options.Debug = False,
 ) -> None:
@@ -163,6 +175,7 @@ def fit(
       bayes-clip fit photos/ --engine laplace --backbone ViT-B-32 --pretrained openai --out posterior/
       bayes-clip fit features.npz --engine ekf --covariance full --prior-variance 0.01 --out posterior/
       bayes-clip fit features.npz --shots 16 --dry-run
+      bayes-clip fit digits --shots 4 --out posterior/ --report runs/fit
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
@@ -173,6 +186,12 @@ def fit(
     if not dry_run:
         out = _required(out)
         check_posterior_folder(out)
+        if report is not None:
+            from bayes_clip.report.fit_write import FIT_FILES, check_apart
+            from bayes_clip.report.write import check_writable
+
+            check_apart(report, out)
+            check_writable(report, FIT_FILES, "--report")
     settings = FitSettings(
         model=values.one(model, "--model"),
         engine=values.one(engine, "--engine"),
@@ -200,6 +219,20 @@ def fit(
     tables.line(f"{fitted or 'finished before'} in {out}")
     if fitted:
         tables.notes([*drawn.notes, *settings.remarks, *fitted.notes])
+    if report is not None:
+        _report(fitted, drawn, out, report, {"command": {"fit": context.params}})
+
+
+def _report(fitted: Fit | None, drawn: Task, out: Path, report: Path, config: dict[str, Any]) -> None:
+    """Write the report of a fit that was made here; of an earlier process nothing is known."""
+    from bayes_clip.evaluation.holdout import load_held_out
+    from bayes_clip.report.fit_write import write_fit
+
+    if fitted is None:
+        tables.notes(["no report: the fit had finished before; without --resume it is made again"])
+        return
+    write_fit(fitted, drawn, report, load_held_out(out), config)
+    tables.line(f"report: {report / 'report.html'}")
 
 
 def _required(out: Path | None) -> Path:

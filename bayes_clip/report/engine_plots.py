@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from bayes_clip.evaluation.results import Cell
-from bayes_clip.report.style import INK, colour, engine_of, house_style, legend_above, marker
+from bayes_clip.report.style import INK, LINE_STYLES, colour, engine_of, house_style, legend_above, marker
 
 # Column of metrics.csv, its heading.
 SHOWN = (
@@ -22,7 +22,6 @@ SHOWN = (
     ("fit_seconds", "Seconds to fit\nlower is better"),
 )
 LEAST_SECONDS = 1e-3  # the axis is logarithmic; less is noise of the clock
-LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def engine_comparison(values: Mapping[str, Mapping[str, Sequence[Cell]]], labels: Sequence[str]) -> Figure:

@@ -84,3 +84,35 @@ TERMS: tuple[tuple[str, str], ...] = (
         "comparisons in words, ± is a 95% half width that covers the choice of the test images as well.",
     ),
 )
+
+CHECK_TERMS: tuple[tuple[str, str], ...] = (
+    (
+        "Rank of the truth",
+        "How many of the posterior's draws lie below the true value. For a sound engine every rank is as "
+        "likely as any other (simulation-based calibration).",
+    ),
+    (
+        "Too narrow, too wide",
+        "Narrow: the truth lies at the edges of the posterior too often, which claims more than it knows. "
+        "Wide: the truth lies in its middle too often.",
+    ),
+    (
+        "Coverage",
+        "The share of true values inside the central interval of a level: half of them should be inside the "
+        "50% interval.",
+    ),
+    (
+        "Prior logit variance, s²v",
+        "How much a logit varies under the prior: the squared logit scale times the prior variance of a "
+        "weight. What compare chooses is usually 10 to 300.",
+    ),
+    (
+        "Pareto-k̂",
+        "Whether draws of the posterior could be reweighted to the exact one; below about 0.7 they can.",
+    ),
+    (
+        "Innovation",
+        "What a batch says against the filter's prediction of it. A consistent filter is surprised as often "
+        "as it says, and its surprises neither repeat nor alternate (whiteness).",
+    ),
+)

@@ -10,15 +10,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from bayes_clip.evaluation.results import Comparison
 from bayes_clip.evaluation.write import full_config
-from bayes_clip.report.arms import detailed, featured, settings_of
-from bayes_clip.report.figures import Picture
+from bayes_clip.report.arms import detailed, settings_of
 from bayes_clip.report.glossary import ENGINES, TERMS
+from bayes_clip.report.picture import Picture
 from bayes_clip.report.style import engine_of
 from bayes_clip.report.svg import inline
 from bayes_clip.report.tables import data_rows, metric_table
 from bayes_clip.report.words import headline, verdict
 
-TEMPLATE = "template.html.j2"
+TEMPLATE = "comparison.html.j2"
+
+
+def environment() -> Environment:
+    """Where templates come from: texts from outside are escaped, a name that is missing is an error."""
+    return Environment(
+        loader=PackageLoader("bayes_clip", "report"),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mapping[str, str]) -> str:
@@ -26,34 +37,37 @@ def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mappin
 
     `drawings` holds the SVG of every picture by its name.
     """
-    environment = Environment(
-        loader=PackageLoader("bayes_clip", "report"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     settings = settings_of(comparison)
     engines = list(dict.fromkeys(engine_of(label) for setting in settings for label in setting.arms))
     config = full_config(comparison)
     versions = config.pop("versions")
     drawn = {run.row.get("seed", "") for run in comparison.runs} - {""}  # none for the whole support set
     seeds = sorted(int(seed) for seed in drawn)
-    return environment.get_template(TEMPLATE).render(
-        headline=headline(settings),
-        date=date.today().isoformat(),
-        tasks=list(dict.fromkeys(setting.task for setting in settings)),
-        engines={name: ENGINES.get(name, "a program of your own") for name in engines},
-        featured=featured(settings[-1]),
-        seeds=seeds,
-        verdicts=[verdict(setting) for setting in detailed(settings)],
-        data=data_rows(comparison.tasks, settings),
-        tables=[metric_table(setting) for setting in settings],
-        pictures=[
-            (picture, inline(drawings[picture.name], picture.name, picture.alt)) for picture in pictures
-        ],
-        notes=list(comparison.notes),
-        terms=TERMS,
-        versions=versions,
-        config=json.dumps(config, indent=2, default=str),
+    tasks = list(dict.fromkeys(setting.task for setting in settings))
+    alone = len(comparison.runs) == 1
+    sections = [("answer", "The answer"), ("question", "What was asked"), ("results", "All numbers")]
+    sections += [(f"task-{index}", task) for index, task in enumerate(tasks, 1)]
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            kicker="one posterior, measured" if alone else "comparison of engines",
+            headline=headline(settings),
+            date=date.today().isoformat(),
+            sections=sections,
+            alone=alone,
+            tasks=tasks,
+            engines={name: ENGINES.get(name, "a program of your own") for name in engines},
+            seeds=seeds,
+            verdicts=[verdict(setting) for setting in detailed(settings)],
+            data=data_rows(comparison.tasks, settings),
+            tables=[metric_table(setting) for setting in settings],
+            pictures=[
+                (picture, inline(drawings[picture.name], picture.name, picture.alt)) for picture in pictures
+            ],
+            notes=list(comparison.notes),
+            terms=TERMS,
+            versions=versions,
+            config=json.dumps(config, indent=2, default=str),
+        )
     )

@@ -1,4 +1,4 @@
-"""Figure of the novelty score, on what the model was made for and on what it was not."""
+"""Figures of the novelty score, on what the model was made for and on what it was not."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bayes_clip.evaluation.metrics import auroc
-from bayes_clip.report.style import OUTSIDE, colour, house_style, legend_above, panels
+from bayes_clip.evaluation.metrics import auroc, fpr_at_95_tpr
+from bayes_clip.report.style import (
+    LINE_STYLES,
+    MUTED,
+    OUTSIDE,
+    colour,
+    engine_of,
+    house_style,
+    legend_above,
+    panels,
+)
 
 NUM_BINS = 40
+MOST_POINTS = 400  # of a drawn curve
 
 
 def novelty_histograms(inside: Mapping[str, np.ndarray], outside: Mapping[str, np.ndarray]) -> Figure:
@@ -43,6 +53,47 @@ def novelty_histograms(inside: Mapping[str, np.ndarray], outside: Mapping[str, n
             axes.set_title(f"{label}: AUROC {auroc(inside[label], outside[label]):.3f}")
         legend_above(figure, stacks[0][0])
     return figure
+
+
+def novelty_roc(inside: Mapping[str, np.ndarray], outside: Mapping[str, np.ndarray]) -> Figure:
+    """Share of the outside rows kept out against the share of test rows kept out with them, a line per label.
+
+    A dot on each line is the threshold that lets 95 % of the test rows in. Rows of equal score are kept out
+    together. A line's area is its AUROC.
+    """
+    with house_style():
+        figure = Figure(figsize=(4.6, 4.3), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.4, label="guessing: 0.5")
+        for label in inside:
+            twins = [other for other in inside if engine_of(other) == engine_of(label)]
+            false_alarms, found = roc(inside[label], outside[label])
+            keep = np.unique(np.linspace(0, len(found) - 1, MOST_POINTS).round().astype(int))
+            axes.plot(
+                false_alarms[keep],
+                found[keep],
+                color=colour(label),
+                linestyle=LINE_STYLES[twins.index(label) % len(LINE_STYLES)],
+                label=f"{label}: {auroc(inside[label], outside[label]):.3f}",
+            )
+            at_95 = 1 - fpr_at_95_tpr(inside[label], outside[label])
+            axes.plot([0.05], [at_95], color=colour(label), marker="o", markersize=5, linestyle="none")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axes.set(xlabel="test images kept out (false alarms)", ylabel="outside images kept out")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(loc="lower right")
+    return figure
+
+
+def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of inside and of outside rows with a score of at least each threshold; both from 0 to 1."""
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    shares = [
+        1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
+        for scores in (inside, outside)
+    ]
+    return np.append(0.0, shares[0]), np.append(0.0, shares[1])
 
 
 def _edges(scores: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ GRID = "#dde1e6"
 BAND = "#c9d3de"
 OUTSIDE = "#d55e00"
 RIGHT = "#8fd6bd"
+LINE_STYLES = ("-", "--", ":", "-.")  # tell arms of one engine apart
 
 # Okabe & Ito (2008), black replaced by grey: zero_shot is the reference, not a contender.
 ENGINE_COLOURS = {

@@ -68,16 +68,16 @@ def headline(settings: Sequence[Setting]) -> str:
     )
     total = len(contests)
     one_each = len({setting.task for setting in contests}) == total
-    where = f"on {_and([setting.task for setting in contests])}" if one_each else "in every setting"
+    where = f"on {joined([setting.task for setting in contests])}" if one_each else "in every setting"
     if ahead == total:
         return f"{named} gives the best probabilities {where}"
     if not any(beaten):
         where = where.replace("every", "any")
         return f"No engine gives clearly better probabilities than {named[0].lower()}{named[1:]} {where}"
     if all(beaten):
-        return f"{named} does not give the best probabilities {where}: {_and(winners)} did better"
+        return f"{named} does not give the best probabilities {where}: {joined(winners)} did better"
     count = f"{total - sum(beaten)} of {total} settings"
-    return f"{named} is best or level with the best in {count}; elsewhere {_and(winners)} did better"
+    return f"{named} is best or level with the best in {count}; elsewhere {joined(winners)} did better"
 
 
 def verdict(setting: Setting) -> Verdict:
@@ -199,5 +199,6 @@ def _margin(gap: Difference) -> str:
     return f" (by {abs(gap.mean):.3f} ± {gap.half_width:.3f})"
 
 
-def _and(names: Sequence[str]) -> str:
+def joined(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.results import Comparison
 from bayes_clip.evaluation.write import write_tables
-from bayes_clip.report.figures import Picture, draw
+from bayes_clip.report.figures import draw
 from bayes_clip.report.html import render
-from bayes_clip.report.svg import svg_text
+from bayes_clip.report.picture import save_pictures
 from bayes_clip.storage.files import UNFINISHED
 
 OUR_FILES = frozenset({"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"})
@@ -32,11 +31,12 @@ def write_comparison(comparison: Comparison, directory: Path | str) -> None:
         raise UserError("nothing to report: no engine ran on any task; ask for other --engines")
     with whole_folder(directory) as folder:
         write_tables(comparison, folder)
-        pictures, drawings = _write_figures(comparison, folder / "figures")
+        pictures = draw(comparison)
+        drawings = save_pictures(pictures, folder / "figures")
         (folder / "report.html").write_text(render(comparison, pictures, drawings), encoding="utf-8")
 
 
-def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> None:
+def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES, option: str = "--out") -> None:
     """Refuse a folder that files named `ours` cannot be written to; leaves nothing behind. For before work.
 
     Raises:
@@ -44,13 +44,14 @@ def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> N
     """
     target = Path(directory).resolve()
     if target.exists() and not target.is_dir():
-        raise UserError(f"--out {directory}: is a file; give a folder")
+        raise UserError(f"{option} {directory}: is a file; give a folder")
     if target.is_dir():
         names = sorted(item.name for item in target.iterdir())
         strangers = [name for name in names if name not in ours and not name.endswith(UNFINISHED)]
         if strangers:
             raise UserError(
-                f"--out {directory}: holds '{strangers[0]}', not written by this command; give a new folder"
+                f"{option} {directory}: holds '{strangers[0]}', not written by this command; "
+                "give a new folder"
             )
     parent = next(folder for folder in target.parents if folder.exists())
     probe = _beside(parent / target.name, "probe")
@@ -58,7 +59,7 @@ def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> N
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _unwritable(directory, error, option) from error
 
 
 @contextmanager
@@ -90,24 +91,10 @@ def whole_folder(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> Ite
             shutil.rmtree(previous, ignore_errors=True)
 
 
-def _write_figures(comparison: Comparison, folder: Path) -> tuple[list[Picture], dict[str, str]]:
-    """Draw every figure and save it as PNG and SVG; the figures, and the SVG of each by its name."""
-    folder.mkdir()
-    with warnings.catch_warnings():
-        # Names of classes in scripts that matplotlib's font lacks: boxes in the PNG, letters in the SVG.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        pictures = draw(comparison)
-        drawings = {picture.name: svg_text(picture.figure) for picture in pictures}
-        for picture in pictures:
-            picture.figure.savefig(folder / f"{picture.name}.png", dpi=160)
-            (folder / f"{picture.name}.svg").write_text(drawings[picture.name], encoding="utf-8")
-    return pictures, drawings
-
-
 def _beside(target: Path, purpose: str) -> Path:
     """A name in the same folder (so that renaming stays on one disk) that no other run uses."""
     return target.with_name(f".{target.name}.{purpose}-{os.getpid()}")
 
 
-def _unwritable(directory: Path | str, error: OSError) -> UserError:
-    return UserError(f"--out {directory}: cannot be written to ({error.strerror}); give another folder")
+def _unwritable(directory: Path | str, error: OSError, option: str = "--out") -> UserError:
+    return UserError(f"{option} {directory}: cannot be written to ({error.strerror}); give another folder")

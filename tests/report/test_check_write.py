@@ -10,7 +10,7 @@ import pytest
 
 from bayes_clip.cli import main
 from bayes_clip.evaluation.checking import COLUMNS, check
-from bayes_clip.report.check_write import figures
+from bayes_clip.report.check_page import pictures
 
 
 def run(*arguments: object) -> int:
@@ -70,7 +70,7 @@ def test_a_folder_that_holds_something_else_is_refused(
 
 def test_a_filter_also_gets_a_picture_of_its_innovations() -> None:
     report = check(["ekf"], rules=["plain"], prior_logit_variances=[1.0], simulations=20)
-    drawn = dict(figures(report))
+    drawn = {picture.name: picture.figure for picture in pictures(report)}
     assert set(drawn) == {
         "coverage",
         "ranks_ekf_class_block_plain",
@@ -78,4 +78,4 @@ def test_a_filter_also_gets_a_picture_of_its_innovations() -> None:
         "innovations_ekf_class_block_plain",
     }
     assert len(drawn["innovations_ekf_class_block_plain"].axes) == 4
-    assert list(figures(type(report)((), (), {}))) == []
+    assert pictures(type(report)((), (), {})) == []

@@ -13,8 +13,9 @@ import pytest
 from bayes_clip.evaluation.metrics import nll
 from bayes_clip.evaluation.results import Comparison, score
 from bayes_clip.report.arms import detailed, featured, settings_of
-from bayes_clip.report.figures import Picture, draw
+from bayes_clip.report.figures import draw
 from bayes_clip.report.html import render
+from bayes_clip.report.picture import Picture
 from bayes_clip.report.svg import inline, svg_text
 from bayes_clip.report.tables import metric_table
 from bayes_clip.report.words import best, difference, headline, verdict
