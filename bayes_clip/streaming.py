@@ -111,7 +111,7 @@ def update(
         if matched.new_names:
             posterior = _with_new(posterior, task, matched, backbone, templates)
         added = matched.new_names
-        notes = [*matched.notes, *_other_scale(posterior, task)]
+        notes = [*matched.notes, *_other_scale(posterior, task), *_one_sided(posterior, task, pace)]
         places = torch.tensor(matched.places)[task.support_labels]
         program = posterior.program
         inputs = inputs_of(type(program), program.context, task.support_rows)
@@ -228,6 +228,19 @@ def _refuse_other_features(posterior: Posterior, task: Task) -> None:
             f"{task.name}: features of {task.num_features} columns where the posterior takes {expected}; "
             "encode the images with the backbone it was fitted with"
         )
+
+
+def _one_sided(posterior: Posterior, task: Task, pace: Pace | None) -> list[str]:
+    """A warning of labels that are all of one class: nothing beside them speaks for the others."""
+    classes = task.support_labels.unique().tolist()
+    passes = (pace or Pace()).settings(posterior.source.settings).passes
+    swept = passes > 1 and posterior.stream is not None and posterior.stream.kept is not None
+    if len(classes) > 1 or swept:
+        return []
+    return [
+        f"all labels are of '{task.class_names[classes[0]]}': one pass leans too far towards it; add some of "
+        "the other classes, or fit and update with --passes 2, which keeps the labels and sweeps over all"
+    ]
 
 
 def _other_scale(posterior: Posterior, task: Task) -> list[str]:

@@ -354,6 +354,15 @@ def test_another_logit_scale_is_said_not_to_be_used() -> None:
     assert result.notes == ("tiny: its logit_scale 7 is not used; the posterior's is 20",)
 
 
+def test_labels_of_one_class_alone_are_warned_of_unless_all_are_swept() -> None:
+    alone = piece(12, 24)
+    alone = alone.with_support(alone.support_labels == 1)
+    said = [note for note in update(fitted(12, steady()), alone).notes if "all labels are of" in note]
+    assert len(said) == 1 and NAMES[1] in said[0] and "--passes 2" in said[0]
+    swept = update(fitted(12, replace(steady(), passes=2)), alone)
+    assert not any("all labels are of" in note for note in swept.notes)
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal", "low_rank"])
 def test_a_program_that_is_no_linear_head_streams_too_but_has_its_classes(
     covariance: str, tmp_path: Path
