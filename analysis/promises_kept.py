@@ -99,8 +99,8 @@ def study(tasks: Sequence[bc.Task], shots: Sequence[int], seeds: Sequence[int]) 
 def verdict(promise: str, asked: float, found: Sequence[float]) -> str:
     """Whether the mean over the draws is on the wrong side of what was asked, and for certain."""
     known = [value for value in found if not np.isnan(value)]
-    if not known:
-        return "no answers"
+    if len(known) < 2:
+        return "one draw answers" if known else "no answers"
     mean, width = interval(known)
     excess = mean - asked if MORE_IS_WORSE[promise] else asked - mean
     if excess <= 0:
@@ -141,12 +141,12 @@ def conclusions(table: pd.DataFrame) -> str:
         ]
         kept = sum(said == "kept" for said in cells.values())
         unclear = sum(said == "within the interval" for said in cells.values())
-        silent = sum(said == "no answers" for said in cells.values())
+        silent = sum("answer" in said for said in cells.values())
         lines.append(
             f"- {promise}: of {len(cells)} cells {kept} keep it on average, {unclear} miss it by less than "
             f"their interval, {len(broken)} break it"
             + (f" ({'; '.join(broken)})" if broken else "")
-            + (f", {silent} never answer" if silent else "")
+            + (f", in {silent} one draw or none answers" if silent else "")
             + "."
         )
     return "\n".join(lines)
