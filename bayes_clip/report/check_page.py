@@ -87,9 +87,9 @@ def pictures(report: CheckReport) -> list[Picture]:
 def _sentence(check: Check) -> str:
     own = check.calibration
     said = f"{check.arm.label} at a prior logit variance of {check.prior_logit_variance:g}: {check.verdict}"
-    if own.verdict in (NARROW, WIDE):
+    if (own.verdict == NARROW and own.width_needed > 1) or (own.verdict == WIDE and own.width_needed < 1):
         return f"{said}; it should have been {own.width_needed:.2f} times as wide."
-    return f"{said}."
+    return f"{said}." if own.verdict == PASSES else f"{said}; what fails most is {check.row['worst']}."
 
 
 def _coverage(checks: Sequence[Check]) -> Picture:

@@ -26,10 +26,10 @@ class GridCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: `headings` are (heading, explanation or ""); the first cell of a row names it."""
+    """A table: `headings` are (heading, explanation or "", is of words); the first cell of a row names it."""
 
     title: str
-    headings: tuple[tuple[str, str], ...]
+    headings: tuple[tuple[str, str, bool], ...]
     rows: tuple[tuple[GridCell, ...], ...]
 
 
@@ -74,7 +74,10 @@ def grid(
     shown = [column for column in columns if any(row.get(column[0], "") != "" for row in rows)]
     return Grid(
         title=title,
-        headings=tuple((heading, explanation) for _, heading, explanation, _ in shown),
+        headings=tuple(
+            (heading, explanation, all(isinstance(row.get(key, ""), str) for row in rows))
+            for key, heading, explanation, _ in shown
+        ),
         rows=tuple(tuple(_cell(row.get(key, ""), digits) for key, _, _, digits in shown) for row in rows),
     )
 
@@ -101,4 +104,4 @@ def render_document(document: Document, drawings: Mapping[str, str]) -> str:
 def _cell(value: Cell, digits: int | None) -> GridCell:
     if isinstance(value, str):
         return GridCell(value, value, True)
-    return GridCell(f"{value:g}" if digits is None else f"{value:.{digits}f}", value, False)
+    return GridCell(f"{value:.4g}" if digits is None else f"{value:.{digits}f}", value, False)

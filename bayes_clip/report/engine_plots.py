@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from bayes_clip.evaluation.results import Cell
-from bayes_clip.report.style import INK, LINE_STYLES, colour, engine_of, house_style, legend_above, marker
+from bayes_clip.report.style import (
+    INK,
+    LEAST_SECONDS,
+    LINE_STYLES,
+    colour,
+    decades,
+    engine_of,
+    house_style,
+    legend_above,
+    marker,
+)
 
 # Column of metrics.csv, its heading.
 SHOWN = (
@@ -21,7 +30,6 @@ SHOWN = (
     ("ood_auroc", "OOD AUROC\nhigher is better"),
     ("fit_seconds", "Seconds to fit\nlower is better"),
 )
-LEAST_SECONDS = 1e-3  # the axis is logarithmic; less is noise of the clock
 
 
 def engine_comparison(values: Mapping[str, Mapping[str, Sequence[Cell]]], labels: Sequence[str]) -> Figure:
@@ -45,7 +53,7 @@ def engine_comparison(values: Mapping[str, Mapping[str, Sequence[Cell]]], labels
             axes.set_title(title, fontsize=8.5)
             axes.tick_params(left=False)
             if name == "fit_seconds":
-                _decades(axes, [value for label in labels for value in _numbers(values, name, label)])
+                decades(axes, [value for label in labels for value in _numbers(values, name, label)])
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(3))
                 axes.margins(x=0.12)
@@ -85,15 +93,6 @@ def shots_curves(means: Mapping[str, Mapping[str, Mapping[int, tuple[float, floa
             axes.set_title(titles[name], color=INK)
         legend_above(figure, columns[0])
     return figure
-
-
-def _decades(axes: Axes, numbers: Sequence[float]) -> None:
-    """A logarithmic axis over whole decades, with plain numbers."""
-    axes.set_xscale("log")
-    axes.set_xlim(10 ** np.floor(np.log10(min(numbers))) / 1.3, 10 ** np.ceil(np.log10(max(numbers))) * 1.3)
-    axes.xaxis.set_major_locator(LogLocator(numticks=4))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _numbers(values: Mapping[str, Mapping[str, Sequence[Cell]]], name: str, label: str) -> list[float]:

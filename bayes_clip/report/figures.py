@@ -8,7 +8,7 @@ from bayes_clip.evaluation.results import Comparison, mean_and_standard_error
 from bayes_clip.report import findings
 from bayes_clip.report.arms import Setting, detailed, featured, safe_name, settings_of
 from bayes_clip.report.engine_plots import SHOWN, engine_comparison, shots_curves
-from bayes_clip.report.picture import Picture
+from bayes_clip.report.picture import Picture, settled
 from bayes_clip.report.run_figures import of_runs
 from bayes_clip.report.tradeoff_plots import tradeoff
 
@@ -21,14 +21,15 @@ def draw(comparison: Comparison) -> list[Picture]:
     pictures: list[Picture] = []
     for setting in detailed(settings):
         of_task = [other for other in settings if other.task == setting.task]
-        pictures.append(_engines(setting))
+        if len(setting.arms) > 1:
+            pictures.append(_engines(setting))
         points = _points(setting)
         if len(points) > 1:
             pictures.append(_tradeoff(setting, points))
         if len({other.shots for other in of_task if isinstance(other.shots, int)}) > 1:
             pictures.append(_shots(of_task))
         pictures += of_runs(setting, comparison.tasks[setting.task])
-    return pictures
+    return settled(pictures)
 
 
 def _engines(setting: Setting) -> Picture:

@@ -48,7 +48,9 @@ def of_shots(curves: Mapping[str, Mapping[int, float]], label: str) -> str:
 
 def of_reliability(found: Mapping[str, Reliability]) -> str:
     """Which can be taken at their word, and which claim too much or too little."""
-    honest, bold, shy = [], [], []
+    honest: list[str] = []
+    bold: list[str] = []
+    shy: list[str] = []
     for label, one in found.items():
         filled = one.counts > 0
         excess = float(
@@ -115,10 +117,11 @@ def of_novelty(inside: Mapping[str, np.ndarray], outside: Mapping[str, np.ndarra
     """Who tells strangers best, and how many a useful threshold keeps out."""
     found = {label: auroc(inside[label], outside[label]) for label in inside}
     best = max(found, key=lambda label: found[label])
+    how = "outside images best" if len(found) > 1 else "outside images"
     caught = 1 - fpr_at_95_tpr(inside[best], outside[best])
     said = (
-        f"{best} tells outside images best (AUROC {found[best]:.3f}): a threshold that lets in 95% of test "
-        f"images keeps out {caught:.1%} of the others"
+        f"{best} tells {how} from test images (AUROC {found[best]:.3f}): a threshold that lets in 95% of "
+        f"test images keeps out {caught:.1%} of the others"
     )
     blind = [label for label, value in found.items() if value < 0.5 + CLEAR]
     return _capital(said + (f"; no better than guessing: {listed(blind)}." if blind else "."))

@@ -15,6 +15,7 @@ from bayes_clip.report.picture import Picture
 from bayes_clip.report.prior_plots import prior_variance_profile
 from bayes_clip.report.stream_plots import Course, course_of, innovation_course, prequential_curve
 
+FEWEST_BATCHES = 4  # fewer make no stream to look at
 FEWEST_LAGS = 2  # from a stream of fewer batches nothing can be said of whiteness
 
 
@@ -42,7 +43,7 @@ def prior_picture(fit: Fit, task: str) -> Picture | None:
 
 def stream_pictures(fit: Fit, task: str, num_classes: int) -> list[Picture]:
     """The filter at work; empty for other engines, and where later passes make its scores mean less."""
-    if "prequential_score" not in fit.info or len(fit.steps) < 2:
+    if "prequential_score" not in fit.info or len(fit.steps) < FEWEST_BATCHES:
         return []
     course = course_of(fit.steps)
     return [_prequential(course, task, num_classes), _innovations(course, task)]
@@ -107,12 +108,12 @@ def _innovations(course: Course, task: str) -> Picture:
         name="innovations",
         task=task,
         title="Is the filter surprised as often as it expects?",
-        finding=f"Normalised innovation squared over its degrees of freedom: {ratio:.2f}, so it was {said}. "
+        finding=f"Normalised innovation squared over its degrees of freedom: {ratio:.3g}, so it was {said}. "
         f"{white}",
         caption="A consistent filter stays near 1. The band holds for Gaussian observations; labels scatter "
         "more widely, because a sure answer that is wrong surprises without bound. bayes-clip check tests "
         "the same against the filter's own draws.",
-        alt=f"NIS over degrees of freedom of {len(course.rows)} batches, {ratio:.2f} overall, and its "
+        alt=f"NIS over degrees of freedom of {len(course.rows)} batches, {ratio:.3g} overall, and its "
         "autocorrelations.",
         figure=innovation_course(course),
     )

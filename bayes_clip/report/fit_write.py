@@ -15,7 +15,7 @@ from bayes_clip.evaluation.results import Cell
 from bayes_clip.evaluation.write import write_csv
 from bayes_clip.fitting import Fit
 from bayes_clip.report.document import Document, Grid, Section, grid, render_document
-from bayes_clip.report.fit_pictures import held_out_pictures, prior_picture, stream_pictures
+from bayes_clip.report.fit_pictures import FEWEST_BATCHES, held_out_pictures, prior_picture, stream_pictures
 from bayes_clip.report.glossary import ENGINES, TERMS
 from bayes_clip.report.picture import Picture, save_pictures
 from bayes_clip.report.words import TITLES
@@ -109,7 +109,7 @@ def document_of(fitted: Fit, task: Task, held_out: HeldOut | None, config: Mappi
             tables=_tried(fitted),
             pictures=_those(prior),
         ),
-        Section("stream", "The stream", pictures=tuple(stream)),
+        Section("stream", "The stream", paragraphs=_too_short(fitted), pictures=tuple(stream)),
         Section("held-out", "What was left out in turn", pictures=tuple(held)),
     ]
     terms = tuple(term for term in TERMS if term[0] in SPOKEN)
@@ -159,6 +159,15 @@ def _choice(fitted: Fit) -> str:
     return (
         f"Of {len(tuned.profile)} prior variances tried, {tuned.prior_variance:.3g} predicts left-out parts "
         "of the labelled images best, a weak hyper-prior included."
+    )
+
+
+def _too_short(fitted: Fit) -> tuple[str, ...]:
+    if not 0 < len(fitted.steps) < FEWEST_BATCHES:
+        return ()
+    return (
+        f"The labels came in {len(fitted.steps)} batches, too few to draw; steps.csv has their numbers, and "
+        "--batch-size makes more.",
     )
 
 

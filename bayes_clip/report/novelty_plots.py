@@ -15,7 +15,6 @@ from bayes_clip.report.style import (
     MUTED,
     OUTSIDE,
     colour,
-    engine_of,
     house_style,
     legend_above,
     panels,
@@ -65,15 +64,14 @@ def novelty_roc(inside: Mapping[str, np.ndarray], outside: Mapping[str, np.ndarr
         figure = Figure(figsize=(4.6, 4.3), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.4, label="guessing: 0.5")
-        for label in inside:
-            twins = [other for other in inside if engine_of(other) == engine_of(label)]
+        for index, label in enumerate(inside):
             false_alarms, found = roc(inside[label], outside[label])
             keep = np.unique(np.linspace(0, len(found) - 1, MOST_POINTS).round().astype(int))
             axes.plot(
                 false_alarms[keep],
                 found[keep],
                 color=colour(label),
-                linestyle=LINE_STYLES[twins.index(label) % len(LINE_STYLES)],
+                linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 label=f"{label}: {auroc(inside[label], outside[label]):.3f}",
             )
             at_95 = 1 - fpr_at_95_tpr(inside[label], outside[label])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,20 +33,28 @@ class Picture:
     figure: Figure
 
 
+@contextmanager
+def any_script() -> Iterator[None]:
+    """No warnings of names in scripts that matplotlib's font lacks: boxes in the PNG, letters in the SVG."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def settled(pictures: Sequence[Picture]) -> list[Picture]:
     """The same, with the layouts worked out once: three files are saved from each."""
-    for picture in pictures:
-        picture.figure.draw_without_rendering()
-        picture.figure.set_layout_engine(None)
+    with any_script():
+        for picture in pictures:
+            if picture.figure.get_layout_engine() is not None:
+                picture.figure.draw_without_rendering()
+                picture.figure.set_layout_engine(None)
     return list(pictures)
 
 
 def save_pictures(pictures: Sequence[Picture], folder: Path) -> dict[str, str]:
     """Write each as PNG and SVG into `folder`, which is made; the SVG of each by its name."""
     folder.mkdir()
-    with warnings.catch_warnings():
-        # Names of classes in scripts that matplotlib's font lacks: boxes in the PNG, letters in the SVG.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with any_script():
         drawings = {picture.name: svg_text(picture.figure) for picture in settled(pictures)}
         for picture in pictures:
             picture.figure.savefig(folder / f"{picture.name}.png", dpi=RESOLUTION)

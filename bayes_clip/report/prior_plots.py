@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from bayes_clip.report.style import ENGINE_COLOURS, INK, MUTED, OUTSIDE, house_style
 
+MOST_TICKS = 9
 LOOKS = {  # criterion -> what it is, colour, marker, line
     "folds": ("left-out folds", ENGINE_COLOURS["ekf"], "o", "-"),
     "objective": ("folds and hyper-prior", INK, "s", ":"),
@@ -41,6 +43,10 @@ def prior_variance_profile(
         if chosen is not None:
             axes.axvline(chosen, color=MUTED, linewidth=1.0, label=f"chosen: {chosen:.3g}")
         axes.set_xscale("log")
+        tried = sorted({value for points in profile.values() for value in points})
+        if len(tried) <= MOST_TICKS:
+            axes.set_xticks(tried, [f"{value:.3g}" for value in tried])
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=what, ylabel="nats a label\nabove the lowest")
         axes.legend(loc="best")
     return figure

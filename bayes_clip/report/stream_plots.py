@@ -19,6 +19,7 @@ from bayes_clip.report.style import BAND, INK, LINE_STYLES, MUTED, colour, engin
 
 MOST_LAGS = 10
 LEVEL = 0.95
+WIDE = 20.0  # a ratio from which the axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,11 @@ def innovation_course(course: Course, label: str = "ekf") -> Figure:
         so_far = np.cumsum(course.ratio * freedom) / np.cumsum(freedom)
         left.plot(course.labels, so_far, color=INK, linewidth=1.6, label="mean so far")
         left.set(xlabel="labels learned", ylabel="NIS / degrees of freedom")
-        left.set_ylim(bottom=0)
-        left.set_title(f"{label}: {course.overall_ratio:.2f} of the surprise expected")
+        if course.ratio.max() > WIDE:
+            left.set_yscale("log")
+        else:
+            left.set_ylim(bottom=0)
+        left.set_title(f"{label}: {course.overall_ratio:.3g} × the surprise expected")
         left.legend(loc="best")
         lags = np.arange(1, len(course.correlation) + 1)
         right.axhspan(-course.limit, course.limit, color=BAND, linewidth=0)

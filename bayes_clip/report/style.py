@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 SEPARATOR = " · "
 
@@ -19,6 +21,8 @@ GRID = "#dde1e6"
 BAND = "#c9d3de"
 OUTSIDE = "#d55e00"
 RIGHT = "#8fd6bd"
+LEAST_SECONDS = 1e-3  # where the axis is logarithmic; less is noise of the clock
+LEGEND_WIDTH = 1.75  # inches that an entry may take
 LINE_STYLES = ("-", "--", ":", "-.")  # tell arms of one engine apart
 
 # Okabe & Ito (2008), black replaced by grey: zero_shot is the reference, not a contender.
@@ -120,6 +124,16 @@ def panels(
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """The legend of one axes, in a line above the whole figure: nowhere does it cover data."""
+    """The legend of one axes, in lines above the whole figure: nowhere does it cover data."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+    room = max(1, int(figure.get_figwidth() / LEGEND_WIDTH))
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(room, len(labels)))
+
+
+def decades(axes: Axes, numbers: Sequence[float]) -> None:
+    """A logarithmic axis over whole decades, with plain numbers."""
+    axes.set_xscale("log")
+    axes.set_xlim(10 ** np.floor(np.log10(min(numbers))) / 1.3, 10 ** np.ceil(np.log10(max(numbers))) * 1.3)
+    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())

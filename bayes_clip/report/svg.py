@@ -24,6 +24,9 @@ VARIABLES = {
 }
 
 
+SCREEN = 1.6  # pixels of the page per point of a figure, at most: 9 point type is as large as the text
+
+
 def svg_text(figure: Figure) -> str:
     """The figure as the text of an SVG file, the same on every run; letters stay letters."""
     file = io.StringIO()
@@ -45,5 +48,9 @@ def inline(svg: str, name: str, alt: str) -> Markup:
     for colour, variable in VARIABLES.items():
         svg = re.sub(rf"(fill|stroke): {colour}", rf"\1: var({variable})", svg, flags=re.IGNORECASE)
     opening, rest = svg.split(">", 1)
-    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)  # the style sheet says how wide
-    return Markup(opening.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1) + ">" + rest)
+    width = SCREEN * float(re.search(r'viewBox="0 0 ([\d.]+)', opening)[1])  # type: ignore[index]
+    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)  # as wide as the page allows, within limits
+    fits = f"max-width: {width:.0f}px; min-width: min(36rem, {width:.0f}px)"
+    return Markup(
+        opening.replace("<svg", f'<svg role="img" style="{fits}" aria-label="{escape(alt)}"', 1) + ">" + rest
+    )

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayes_clip.report.style import MUTED, colour, house_style, marker
+from bayes_clip.report.style import LEAST_SECONDS, MUTED, colour, decades, house_style, marker
 
-LEAST_SECONDS = 1e-3  # the axis is logarithmic; less is noise of the clock
 MOST_NAMED = 8  # of more arms only those on the front are named
 SHOWN = (("nll", "NLL, nats"), ("ece", "ECE"))
 
@@ -43,8 +42,8 @@ def tradeoff(points: Mapping[str, Mapping[str, float]]) -> Figure:
                     linestyle="none",
                 )
             _name(axes, labels, rows, [best[label] or len(labels) <= MOST_NAMED for label in labels])
-            axes.set_xscale("log")
-            axes.margins(x=0.22, y=0.14)
+            decades(axes, rows[:, 1].tolist())
+            axes.margins(y=0.14)
             axes.set(xlabel="seconds to fit", ylabel=title)
             axes.set_title(f"{title.split(',')[0]}: down and left is better")
     return figure

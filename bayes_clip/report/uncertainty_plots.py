@@ -63,6 +63,8 @@ def confidence_against_epistemic(doubts: Mapping[str, Doubt]) -> Figure:
             axes.set(xlim=(0, 1.02), xlabel="confidence", ylabel="epistemic, nats")
             axes.set_ylim(bottom=0)
             by_epistemic, by_confidence = doubt.finds_errors
-            axes.set_title(f"{label}\nfinds errors: {by_epistemic:.2f}, by confidence {by_confidence:.2f}")
+            axes.set_title(
+                f"{label}\nfinds errors {by_epistemic:.2f}, confidence {by_confidence:.2f}", fontsize=9
+            )
         legend_above(figure, stacks[0][0])
     return figure

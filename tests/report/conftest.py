@@ -39,7 +39,7 @@ def run(
         probabilities=probabilities,
         labels=labels,
         novelty=novelty,
-        epistemic=np.zeros(ROWS),
+        epistemic=generator.gamma(1.0, 0.1, ROWS) if engine == "ekf" else np.zeros(ROWS),
         ood_novelty=outside,
         ood_probabilities=softmax(generator.normal(size=(OUTSIDE_ROWS, CLASSES))) if ood else None,
     )
