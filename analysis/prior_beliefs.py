@@ -27,7 +27,7 @@ VI_SEEDS = (0, 1)  # it is slow
 
 
 def shaped(root: Tensor, rows: Tensor) -> type[AdapterModel]:
-    """W ~ N(T A⁻¹, v I), logits s X A Wᵀ: a linear probe whose weights have the prior covariance v A² .
+    """W ~ N(T A⁻¹, v I), logits s X A Wᵀ: a linear probe whose weights W A have the prior covariance v A².
 
     A (D, D), symmetric, is scaled so that the mean prior variance of a logit over `rows` is s² v, as it is
     for the isotropic prior.
@@ -62,6 +62,8 @@ def power_of_spread(rows: Tensor, power: float) -> Tensor:
 def shaped_programs(drawn: bc.Task) -> dict[str, type[AdapterModel]]:
     """The linear probe with priors shaped by the texts, by the support features, and by their inverse.
 
+    Shared by all classes: the directions in which a class weight may move are those in which texts, or
+    unlabelled support features, differ.
     The inverse is a g-prior: what every direction may add to a logit is the same, in units of how far the
     features spread there.
     """
@@ -75,7 +77,10 @@ def shaped_programs(drawn: bc.Task) -> dict[str, type[AdapterModel]]:
 
 
 def filters(drawn: bc.Task) -> Iterator[Said]:
-    """The filter by rule, predictive, prior and way of choosing the prior variance."""
+    """The filter by rule, predictive, prior and way of choosing the prior variance.
+
+    Other rules and priors are fitted at the centre of their rule's hyper-prior, without a search.
+    """
     start, scale = time.process_time(), drawn.logit_scale**2
     default = bc.fit(drawn, bc.FitSettings())
     spent, tuned, belief = time.process_time() - start, default.tuned, belief_of(drawn, default)
@@ -130,7 +135,11 @@ def by_evidence(drawn: bc.Task, default: Fit) -> Iterator[Said]:
 
 
 def others(drawn: bc.Task, seed: int) -> Iterator[Said]:
-    """Laplace at MAP's own variance, with its covariance at the scale of the folds or tempered; and VI."""
+    """Laplace at MAP's own variance, with its covariance at the scale of the folds or tempered; and VI.
+
+    Tempered: p(y | z)^β under the prior variance v / β has the mode of v and 1/β of its covariance, so folds
+    choose β by choosing a scale, here without the plug-in's scale of zero.
+    """
     start = time.process_time()
     variance = bc.fit(drawn, bc.FitSettings(engine="map")).tuned.prior_variance
     settings = bc.FitSettings(engine="laplace", prior_variance=variance, predictive="plug_in")

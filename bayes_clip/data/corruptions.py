@@ -59,14 +59,13 @@ def _inversion(image: Image.Image, strength: float, generator: np.random.Generat
 
 
 def _occlusion(image: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    place = generator.random(2)
-    sides = [max(1, round(strength * length)) for length in image.size]
-    corner = [
-        int(np.clip(round(share * length) - side // 2, 0, length - side))
-        for share, length, side in zip(place, image.size, sides, strict=True)
-    ]
+    width, height = (max(1, round(strength * length)) for length in image.size)
+    places = zip(generator.random(2), image.size, (width, height), strict=True)
+    left, top = (
+        min(max(round(share * length) - side // 2, 0), length - side) for share, length, side in places
+    )
     covered = image.copy()
-    covered.paste((128, 128, 128), (*corner, corner[0] + sides[0], corner[1] + sides[1]))
+    covered.paste((128, 128, 128), (left, top, left + width, top + height))
     return covered
 
 
