@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from study_tools import interval, markdown, said
 
 from bayes_clip.report.style import house_style
 
 DEFAULT, ORACLE = "ekf", "map, best fixed"
-# Wanted of the default, by shots: NLL below the oracle's by, ECE at most, AUROC of outsiders at least.
+# Wanted of the default: NLL below the oracle's by (first task), ECE at most, AUROC of outsiders at least.
 GAINS = {1: 0.005, 4: 0.008, 16: 0.015}
 MOST_ECE, LEAST_AUROC, LEAST_AUROC_AT_ONE = 0.04, 0.97, 0.96
 METRICS = {
@@ -45,9 +46,10 @@ def targets(table: pd.DataFrame) -> tuple[str, list[str]]:
     for (task, shots), part in table.groupby(["task", "shots"], sort=False):
         nll, right = (difference(part, DEFAULT, ORACLE, metric) for metric in ("nll", "accuracy"))
         own = part[part["arm"] == DEFAULT]
+        best = float(part[part["arm"] == ORACLE]["ece"].mean())
         ece, auroc = float(own["ece"].mean()), float(own["outsiders_novelty"].mean())
         holds = {
-            "NLL": -nll.mean() >= GAINS.get(int(shots), 0.0),
+            "NLL": -nll.mean() >= (GAINS.get(int(shots), 0.0) if task == table["task"].iloc[0] else 0.0),
             "accuracy": right.mean() >= 0,
             "ECE": shots == 1 or ece <= MOST_ECE,
         }
@@ -58,10 +60,11 @@ def targets(table: pd.DataFrame) -> tuple[str, list[str]]:
         rows.append(
             [
                 *(task, shots, said(nll, 4, signed=True), said(right, 4, signed=True)),
-                *(said(own["ece"]), said(own["outsiders_novelty"]), verdict),
+                *(said(own["ece"]), f"{best:.3f}", said(own["outsiders_novelty"]), verdict),
             ]
         )
-    header = ["task", "shots", "NLL below MAP's best", "accuracy above it", "ECE", "AUROC", "verdict"]
+    header = ["task", "shots", "NLL above MAP's best", "accuracy above it", "ECE", "ECE of MAP's best"]
+    header += ["AUROC", "verdict"]
     return markdown(header, rows), failed
 
 
@@ -71,8 +74,8 @@ def conclusions(table: pd.DataFrame) -> str:
     parts = [
         "## Does the default meet its targets?",
         f"Default (`{DEFAULT}`, chosen by folds) against MAP at the fixed prior variance that is best on the "
-        f"query set. Wanted of DTD: NLL lower by {' / '.join(map(str, GAINS.values()))} at "
-        f"{' / '.join(map(str, GAINS))} shots (elsewhere: not higher), accuracy not lower, ECE at most "
+        f"query set. Wanted of the first task: NLL lower by {' / '.join(map(str, GAINS.values()))} at "
+        f"{' / '.join(map(str, GAINS))} shots; of all: NLL not higher, accuracy not lower, ECE at most "
         f"{MOST_ECE} from two shots on, AUROC at least {LEAST_AUROC_AT_ONE} at one and {LEAST_AUROC} from "
         "two. The verdict is of means over draws.",
         wanted,
@@ -171,29 +174,40 @@ def draw(table: pd.DataFrame) -> Figure:
     tasks = list(dict.fromkeys(table["task"]))
     with house_style():
         colours = plt.get_cmap("tab10").colors
-        figure, axes = plt.subplots(len(tasks), 4, figsize=(16, 3.6 * len(tasks)), squeeze=False)
+        size = (14, 3.4 * len(tasks) + 0.6)
+        figure, axes = plt.subplots(len(tasks), 4, figsize=size, squeeze=False, layout="constrained")
         for line, task in zip(axes, tasks, strict=True):
             own = table[table["task"] == task].copy()
             oracle = own[own["arm"] == ORACLE].set_index(["shots", "seed"])["nll"]
-            own["above"] = (
-                own["nll"] - oracle.reindex(pd.MultiIndex.from_frame(own[["shots", "seed"]])).to_numpy()
-            )
+            places = pd.MultiIndex.from_frame(own[["shots", "seed"]])
+            own["above"] = own["nll"] - oracle.reindex(places).to_numpy()
             for panel, metric in zip(line, ("above", "ece", "outsiders_novelty"), strict=False):
                 for arm, colour, marker in zip(DRAWN, colours, "oXsPD^v<>*", strict=True):
                     means = own[own["arm"] == arm].groupby("shots")[metric].mean()
                     panel.plot(means.index, means, marker=marker, ms=4, color=colour, label=arm)
                 panel.set(xscale="log", xlabel="shots", title=task)
                 panel.set_xticks(sorted(set(own["shots"])), sorted(set(own["shots"])))
+                panel.xaxis.set_minor_locator(NullLocator())
             line[0].set(ylabel="NLL above MAP's best fixed (nats)")
-            line[0].set_yscale("symlog", linthresh=0.05)
+            line[0].set_yscale("symlog", linthresh=0.02)
+            _ticks(line[0], (-0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
             line[0].axhline(0, color="grey", lw=0.8)
             line[1].set(ylabel="ECE", yscale="log")
+            _ticks(line[1], (0.01, 0.02, 0.04, 0.1, 0.2, 0.4))
             line[1].axhline(MOST_ECE, color="grey", lw=0.8, ls=":")
             line[2].set(ylabel="AUROC of outsiders by novelty")
             _draw_doubts(line[3], own[own["arm"] == DEFAULT], task)
-        axes[0][0].legend(fontsize=6, ncol=2)
-        figure.tight_layout()
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncol=5)
     return figure
+
+
+def _ticks(panel: plt.Axes, values: tuple[float, ...]) -> None:
+    """Ticks in plain numbers, those of `values` that the axis shows."""
+    low, high = panel.get_ylim()
+    shown = [value for value in values if low <= value <= high]
+    panel.set_yticks(shown, [f"{value:g}" for value in shown])
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_doubts(panel: plt.Axes, own: pd.DataFrame, task: str) -> None:
@@ -201,6 +215,7 @@ def _draw_doubts(panel: plt.Axes, own: pd.DataFrame, task: str) -> None:
     for shift, (side, hatch) in enumerate({"errors": "", "outsiders": "//"}.items()):
         heights = [own[f"{side}_{doubt}"].mean() for doubt in DOUBTS]
         panel.bar(places + 0.4 * shift - 0.2, heights, 0.38, label=side, hatch=hatch, alpha=0.85)
-    panel.set(ylim=(0.4, 1.02), ylabel=f"AUROC, {DEFAULT}", title=f"{task}: whom each doubt finds")
-    panel.set_xticks(places, DOUBTS)
+    panel.axhline(0.5, color="grey", lw=0.8)
+    panel.set(ylim=(0.2, 1.02), ylabel=f"AUROC, {DEFAULT}", title=f"{task}: whom each doubt finds")
+    panel.set_xticks(places, DOUBTS, fontsize=7.5)
     panel.legend(fontsize=7, loc="lower left")
