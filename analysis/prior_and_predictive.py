@@ -102,7 +102,7 @@ def main() -> None:
     head = (
         f"# Which prior, which predictive\n\nSeeds {sorted(set(table['seed']))}, shots "
         f"{sorted(set(table['shots']))}; differences are paired by draw, ± 95 % interval (Student's t). "
-        f"Processor seconds, choosing included, on {hardware()}. Other rules, priors and VI are fitted at the "
+        f"Processor seconds, choosing included, on {hardware()}. Other rules, priors and VI are at the "
         "centre of their hyper-prior, with plug-in probabilities (VI: scale by folds); Laplace at the prior "
         "variance that folds choose for MAP. Every prior has the same mean variance of a support row's "
         "logit.\n\n"
