@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bayes_clip.evaluation.results import Cell, Comparison, Run
@@ -80,9 +80,17 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     labels = []
     for row in rows:
         kin = [other for other in rows if other["engine"] == row["engine"]]
-        telling = [name for name in TELLING_COLUMNS if len({other.get(name, "") for other in kin}) > 1]
+        telling: list[str] = []
+        for name in TELLING_COLUMNS:  # what earlier columns tell already is not said again
+            if _different(kin, [*telling, name]) > _different(kin, telling):
+                telling.append(name)
         labels.append(SEPARATOR.join([str(row["engine"]), *(str(row.get(name, "")) for name in telling)]))
     return labels
+
+
+def _different(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> int:
+    """How many combinations of values `columns` have."""
+    return len({tuple(row.get(name, "") for name in columns) for row in rows})
 
 
 def _shots_key(shots: Cell) -> float:

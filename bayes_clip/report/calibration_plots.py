@@ -11,7 +11,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bayes_clip.evaluation.reliability import Reliability
 from bayes_clip.evaluation.selective import RiskCoverage
-from bayes_clip.report.style import BAND, INK, MUTED, colour, house_style, legend_above, marker, panels
+from bayes_clip.report.style import (
+    BAND,
+    INK,
+    MUTED,
+    SHORT_LABEL,
+    colour,
+    house_style,
+    legend_above,
+    marker,
+    panel_title,
+    panels,
+)
 
 MOST_POINTS = 400  # of a drawn curve: more would only make the file large
 
@@ -42,7 +53,10 @@ def reliability_diagram(found: Mapping[str, Reliability]) -> Figure:
                 ax=upper,
             )
             upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-            upper.set_title(f"{label}\nECE {reliability.ece:.3f}, floor {reliability.ece_if_calibrated:.3f}")
+            upper.set_title(
+                f"{label}\nECE {reliability.ece:.3f}, floor {reliability.ece_if_calibrated:.3f}",
+                fontsize=10 if len(label) <= SHORT_LABEL else 8.5,
+            )
             lower.bar(left, reliability.counts, widths * 0.9, align="edge", color=colour(label))
             lower.set(xlabel="confidence", ylabel="rows")
             lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
@@ -73,7 +87,7 @@ def risk_coverage_plot(curves: Mapping[str, RiskCoverage]) -> Figure:
             axes.set(xlim=(0, 1), ylim=(0, highest), xlabel="share answered", ylabel="error rate")
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axes.set_title(f"{label}: AURC {curve.aurc:.3f}")
+            panel_title(axes, label, f"AURC {curve.aurc:.3f}")
         legend_above(figure, stacks[0][0])
     return figure
 

@@ -17,6 +17,7 @@ from bayes_clip.report.style import (
     colour,
     house_style,
     legend_above,
+    panel_title,
     panels,
 )
 
@@ -49,7 +50,7 @@ def novelty_histograms(inside: Mapping[str, np.ndarray], outside: Mapping[str, n
             axes.set(xlabel="novelty score", ylabel="density", yticks=[])
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.grid(False, axis="y")
-            axes.set_title(f"{label}: AUROC {auroc(inside[label], outside[label]):.3f}")
+            panel_title(axes, label, f"AUROC {auroc(inside[label], outside[label]):.3f}")
         legend_above(figure, stacks[0][0])
     return figure
 

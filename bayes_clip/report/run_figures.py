@@ -143,7 +143,7 @@ def _novelty(setting: Setting) -> list[Picture]:
     caught = {label: 1 - fpr_at_95_tpr(inside[label], outside[label]) for label in inside}
     said = findings.listed([f"{label} {share:.1%}" for label, share in caught.items()])
     curves = Picture(
-        name=f"novelty_roc_{setting.slug}",
+        name=f"roc_{setting.slug}",
         task=setting.task,
         title=f"What each threshold on novelty would do: {_shown(setting)}",
         finding=f"At 5% false alarms, outside images kept out: {said}.",

@@ -15,10 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import chi2
 
 from bayes_clip.inference.kalman import StepInfo
-from bayes_clip.report.style import BAND, INK, LINE_STYLES, MUTED, colour, engine_of, house_style
+from bayes_clip.report.style import BAND, INK, LINE_STYLES, MUTED, colour, house_style, legend_above
 
 MOST_LAGS = 10
 LEVEL = 0.95
+MARKERS = ("o", "s", "^", "D")
 WIDE = 20.0  # a ratio from which the axis is logarithmic
 
 
@@ -91,15 +92,21 @@ def prequential_curve(courses: Mapping[str, Course], num_classes: int | None = N
         figure = Figure(figsize=(6.4, 3.3), layout="constrained")
         axes = figure.subplots()
         for index, (label, course) in enumerate(courses.items()):
-            shade, twins = colour(label), [one for one in courses if engine_of(one) == engine_of(label)]
             sns.scatterplot(
-                x=course.labels, y=course.cost, color=shade, s=14, alpha=0.5, linewidth=0, ax=axes
+                x=course.labels,
+                y=course.cost,
+                color=colour(label),
+                marker=MARKERS[index % len(MARKERS)],
+                s=18,
+                alpha=0.6,
+                linewidth=0,
+                ax=axes,
             )
             axes.plot(
                 course.labels,
                 course.mean_cost,
-                color=shade,
-                linestyle=LINE_STYLES[(twins.index(label) if len(twins) > 1 else index) % len(LINE_STYLES)],
+                color=colour(label),
+                linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 label=f"{label}: {course.mean_cost[-1]:.3f} so far",
             )
         if num_classes is not None:
@@ -107,7 +114,7 @@ def prequential_curve(courses: Mapping[str, Course], num_classes: int | None = N
             axes.axhline(level, color=MUTED, linestyle=":", linewidth=1.4, label=f"guessing: {level:.3f}")
         axes.set(xlabel="labels learned", ylabel="nats a label,\nbefore it is learned")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper right")
+        legend_above(figure, axes)
     return figure
 
 

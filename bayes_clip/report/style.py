@@ -22,6 +22,7 @@ BAND = "#c9d3de"
 OUTSIDE = "#d55e00"
 RIGHT = "#8fd6bd"
 LEAST_SECONDS = 1e-3  # where the axis is logarithmic; less is noise of the clock
+SHORT_LABEL = 12
 LEGEND_WIDTH = 1.75  # inches that an entry may take
 LINE_STYLES = ("-", "--", ":", "-.")  # tell arms of one engine apart
 
@@ -128,6 +129,12 @@ def legend_above(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     room = max(1, int(figure.get_figwidth() / LEGEND_WIDTH))
     figure.legend(handles, labels, loc="outside upper left", ncols=min(room, len(labels)))
+
+
+def panel_title(axes: Axes, label: str, words: str) -> None:
+    """A label and a number above a panel: in one line where there is room, else smaller in two."""
+    short = len(label) <= SHORT_LABEL
+    axes.set_title(f"{label}: {words}" if short else f"{label}\n{words}", fontsize=10 if short else 8.5)
 
 
 def decades(axes: Axes, numbers: Sequence[float]) -> None:

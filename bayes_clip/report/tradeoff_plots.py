@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bayes_clip.report.style import LEAST_SECONDS, MUTED, colour, decades, house_style, marker
 
-MOST_NAMED = 8  # of more arms only those on the front are named
+MOST_NAMED = 6  # more arms are numbered, and named at the side
 SHOWN = (("nll", "NLL, nats"), ("ece", "ECE"))
 
 
@@ -23,7 +23,7 @@ def tradeoff(points: Mapping[str, Mapping[str, float]]) -> Figure:
     labels = list(points)
     best = dict(zip(labels, on_front(_rows(points, "nll", "ece", "fit_seconds")), strict=True))
     with house_style():
-        figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+        figure = Figure(figsize=(8.6 if len(labels) <= MOST_NAMED else 10.2, 3.6), layout="constrained")
         for axes, (metric, title) in zip(figure.subplots(1, 2), SHOWN, strict=True):
             rows = _rows(points, metric, "fit_seconds")
             front = rows[on_front(rows)]
@@ -40,12 +40,15 @@ def tradeoff(points: Mapping[str, Mapping[str, float]]) -> Figure:
                     markersize=8,
                     markerfacecolor=colour(label) if best[label] else "white",
                     linestyle="none",
+                    label=f"{labels.index(label) + 1}  {label}",
                 )
-            _name(axes, labels, rows, [best[label] or len(labels) <= MOST_NAMED for label in labels])
+            _name(axes, labels, rows)
             decades(axes, rows[:, 1].tolist())
             axes.margins(y=0.14)
             axes.set(xlabel="seconds to fit", ylabel=title)
             axes.set_title(f"{title.split(',')[0]}: down and left is better")
+        if len(labels) > MOST_NAMED:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
 
@@ -75,15 +78,12 @@ def _rows(points: Mapping[str, Mapping[str, float]], *names: str) -> np.ndarray:
     return array
 
 
-def _name(axes: Axes, labels: Sequence[str], rows: np.ndarray, wanted: Sequence[bool]) -> None:
-    """Names beside the markers, above and below in turn where neighbours are close in rank."""
-    order = np.argsort(rows[:, 1], kind="stable")
-    for turn, index in enumerate(order):
-        if not wanted[index]:
-            continue
+def _name(axes: Axes, labels: Sequence[str], rows: np.ndarray) -> None:
+    """Names, or numbers, beside the markers; above and below in turn in the order of the seconds."""
+    for turn, index in enumerate(np.argsort(rows[:, 1], kind="stable")):
         value, seconds = rows[index]
         axes.annotate(
-            labels[index],
+            labels[index] if len(labels) <= MOST_NAMED else str(index + 1),
             (seconds, value),
             xytext=(0, 8 if turn % 2 == 0 else -8),
             textcoords="offset points",

@@ -59,7 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_fit(fitted, task, folder / "fit", hold_out(task, fitted.posterior))
     measured = Comparison((score_posterior(fitted.posterior, task),), {task.name: task}, {})
     write_comparison(measured, folder / "evaluate")
-    checked = check(["ekf"], prior_logit_variances=(1.0, 100.0), simulations=20)
+    checked = check(["ekf", "laplace"], prior_logit_variances=(1.0,), simulations=20)
     write_check(replace(checked, notes=("a remark",)), folder / "check")
     return {path.name: path / "report.html" for path in folder.iterdir()}
 

@@ -190,6 +190,17 @@ def test_tradeoff_draws_every_arm_and_fills_those_on_the_front() -> None:
     assert dots[2].get_color() == ENGINE_COLOURS["ekf"]
 
 
+def test_many_arms_are_numbered_and_named_at_the_side() -> None:
+    many = {f"ekf · model {k}": {"nll": 1.0 + k, "ece": 0.1 * k, "fit_seconds": 9.0 - k} for k in range(8)}
+    figure = tradeoff(many)
+    assert {text.get_text() for text in figure.axes[0].texts} == {str(k + 1) for k in range(8)}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        f"{k + 1}  {name}" for k, name in enumerate(many)
+    ]
+    assert {text.get_text() for text in tradeoff(POINTS).axes[0].texts} == set(POINTS)
+
+
 def test_changes_draw_every_class_thick_where_true_with_a_dot_where_taught(
     generator: np.random.Generator,
 ) -> None:

@@ -193,6 +193,15 @@ def test_labels_tell_arms_of_one_engine_apart(comparison: Comparison) -> None:
     assert list(setting.arms) == ["zero_shot", "map", "ekf · class_block", "ekf · full"]
 
 
+def test_labels_say_no_more_than_it_takes(comparison: Comparison) -> None:
+    others = {"model": "tip_adapter", "covariance": "diagonal"}
+    more = tuple(
+        replace(run, row={**run.row, **others}) for run in comparison.runs if run.row["engine"] == "ekf"
+    )
+    (setting, _) = settings_of(replace(comparison, runs=comparison.runs + more))
+    assert list(setting.arms) == ["zero_shot", "map", "ekf · linear_probe", "ekf · tip_adapter"]
+
+
 def test_several_shot_counts_get_curves(make_comparison: Callable[..., Comparison]) -> None:
     whole = make_comparison(shots=(1, 4), seeds=(0,))
     second = replace(whole, runs=tuple(run for run in whole.runs if run.row["task"] == "second"))
