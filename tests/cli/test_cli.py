@@ -19,6 +19,7 @@ from bayes_clip import forecast
 from bayes_clip.cli import main
 from bayes_clip.inference import COVARIANCES, ENGINES, UPDATE_RULES
 from bayes_clip.rates import Rates
+from bayes_clip.resources import models_folder
 
 COMMANDS = (
     *("compare", "protocol", "fit", "update", "predict", "suggest", "evaluate", "check", "features"),
@@ -125,7 +126,7 @@ def test_help_does_not_load_pytorch() -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("models", ["linear_probe"]),
+        ("models", sorted(path.stem for path in models_folder().glob("*.py"))),
         ("tasks", ["digits", "digits_rotated", "digits_mirrored", "shapes"]),
     ],
 )

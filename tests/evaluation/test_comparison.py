@@ -44,7 +44,7 @@ def test_all_stands_for_every_engine_but_nuts_and_repeats_are_dropped() -> None:
     settings = FitSettings(prior_variance=0.01, predictive="plug_in")
     compared = compare([TASK], engines=["map", "all", "map"], settings=settings)
     names = [run.row["engine"] for run in compared.runs]
-    assert names == ["map", "zero_shot", "ekf", "laplace", "vi"]
+    assert names == ["map", "zero_shot", "sgd", "ekf", "laplace", "vi"]
 
 
 @pytest.mark.parametrize(
