@@ -171,12 +171,12 @@ def picture(frame: pd.DataFrame) -> Figure:
                 markers=True,
                 errorbar="sd",
                 ax=axis,
-                legend=axis is line[-1],
+                legend=axis is axes[0, -1],
             )
             axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, title=f"{task}, {metric}", ylabel="")
             if metric == "nll":  # some methods are so sure that they would hide all others
                 axis.set_ylim(top=float(frame[frame.task == task].nll.quantile(0.9)) * 1.1)
-        sns.move_legend(line[-1], "upper left", bbox_to_anchor=(1.02, 1), frameon=False)
+    sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     figure.tight_layout()
     return figure
 
