@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import bayes_clip as bc
 from bayes_clip.evaluation.metrics import accuracy, ece, nll
 from bayes_clip.evaluation.paired import t_interval
+from bayes_clip.report.style import plain_numbers
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2, 3, 4)
@@ -70,4 +71,7 @@ def write_study(stem: str, tables: dict[str, pd.DataFrame], text: str, figure: F
         table.to_csv(RESULTS / f"{stem}{suffix}.csv", index=False, float_format="%.6g")
     (RESULTS / f"{stem}.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     if figure is not None:
+        for axes in figure.axes:
+            plain_numbers(axes)
+        figure.tight_layout()
         figure.savefig(RESULTS / f"{stem}.png", dpi=150, bbox_inches="tight")

@@ -14,6 +14,10 @@ from typing import Literal
 
 from bayes_clip.errors import UserError
 
+# Authors who train class weights start from text features as their encoder leaves them, and the longer they
+# are the less a step turns them. A task keeps texts of unit length: this is roughly the length under OpenAI's
+# CLIP, a round number in place of theirs and not a measured one.
+TEXT_LENGTH = 10.0
 MOST_SHOTS = 16  # published recipes end here: more shots are trained as 16
 LARGEST_RATE = 1.0
 LARGEST_DECAY = 0.1  # CLIP-LoRA's first release said 1e2 where 1e-2 was meant, and collapsed

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from bayes_clip.model import AdapterModel
-from bayes_clip.recipe import Recipe
+from bayes_clip.model import AdapterModel, find_model
+from bayes_clip.recipe import TEXT_LENGTH
 
-TEXT_LENGTH = 10.0  # of raw text features of OpenAI's CLIP, roughly: what the published numbers refer to
+probe = find_model("linear_probe").recipe
+assert probe is not None
 
 
 class ClassAdaptiveProbe(AdapterModel):
@@ -31,18 +34,11 @@ class ClassAdaptiveProbe(AdapterModel):
     """
 
     uses_support = True
-    recipe = Recipe(
+    recipe = replace(
+        probe,
         source="CLAP (Silva-Rodríguez et al., CVPR 2024; jusiro/CLAP, constraint l2)",
-        optimizer="sgd",
-        learning_rate=0.1,
-        momentum=0.9,
-        epochs=300,
-        batch_size=256,
-        drop_last=True,
-        warm_up_epochs=1,
-        augmentation=True,
         deviations=(
-            "unit text features times 10 instead of those of the encoder's own length",
+            *probe.deviations,
             "one row of average zero-shot confidence added to those of each class",
         ),
     )

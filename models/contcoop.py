@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pyro.distributions import Normal
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from bayes_clip.backbone.prompts import task_prompts
-from bayes_clip.model import Context, TextSideModel
-from bayes_clip.recipe import Recipe
+from bayes_clip.model import Context, TextSideModel, find_model
 
 DISTILLATION = 1.0  # lambda, ours: the authors' is not known
+
+coop = find_model("coop").recipe
+assert coop is not None
 
 
 class ContCoOp(TextSideModel):
@@ -30,17 +34,9 @@ class ContCoOp(TextSideModel):
 
     uses_encoder = True
     widest_prior = 1.0
-    recipe = Recipe(
+    recipe = replace(
+        coop,
         source="ContCoOp (arXiv 2412.20895), whose own recipe is not known: that of CoOp (KaiyangZhou/CoOp)",
-        optimizer="sgd",
-        learning_rate=0.002,
-        momentum=0.9,
-        weight_decay=5e-4,
-        epochs={1: 50, 2: 100, 4: 100, 8: 200, 16: 200},
-        batch_size=32,
-        drop_last=True,
-        warm_up_epochs=1,
-        augmentation=True,
         deviations=("the recipe is CoOp's, and lambda is 1: the authors' are not known",),
     )
 

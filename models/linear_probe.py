@@ -7,12 +7,7 @@ from torch import Generator, Tensor, randn
 from torch.nn.functional import normalize
 
 from bayes_clip.model import AdapterModel
-from bayes_clip.recipe import Recipe
-
-# ZS-LP starts from text features as their encoder leaves them, and the longer they are the less a step turns
-# them: from unit length its rate would destroy what zero-shot CLIP knows. A task keeps texts of unit length,
-# so this is a round number in place of theirs, not a measured one.
-TEXT_LENGTH = 10.0
+from bayes_clip.recipe import TEXT_LENGTH, Recipe
 
 
 class LinearProbe(AdapterModel):

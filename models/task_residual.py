@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bayes_clip.model import AdapterModel
-from bayes_clip.recipe import Recipe
+from bayes_clip.recipe import TEXT_LENGTH, Recipe
 
 SCALE = 0.5  # α as published; 1 for Oxford Flowers alone
-TEXT_LENGTH = 10.0  # of raw text features of OpenAI's CLIP, roughly: what the published step sizes refer to
 
 
 class TaskResidual(AdapterModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_clip.data.checks import class_labels, labels_below, names_of_classes, positive_scalar, unit_rows
+from bayes_clip.data.checks import class_labels, labels_below, positive_scalar, unit_rows
+from bayes_clip.data.classes_of_task import (
+    check_query_labels,
+    class_names_of,
+    classes_without_support,
+    listed,
+    repeated_names,
+)
 from bayes_clip.data.rows import Pictures, Rows
 from bayes_clip.errors import UserError
 
@@ -19,8 +25,6 @@ if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
     from bayes_clip.backbone.encoder import Backbone
 
 DEFAULT_LOGIT_SCALE = 100.0
-MOST_CLASSES = 100_000  # of a partial task, where the number of rows does not bound it
-MANY = 5  # how many names a note lists before it says "and more"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,13 +151,13 @@ def make_task(
     scale = DEFAULT_LOGIT_SCALE
     if logit_scale is not None:
         scale = positive_scalar(logit_scale, where + "logit_scale")
-    names = _class_names(class_names, text, labels, where, partial)
+    names = class_names_of(class_names, text, labels, where, partial)
     labels_below(labels, len(names), where + "support_labels")
     labels_below(truth, len(names), where + "query_labels")
     unsupported: list[str] = []
     if not partial:
-        _check_query_labels(truth, labels, names, text is not None, where)
-        unsupported = _classes_without_support(labels, names, text is not None, where)
+        check_query_labels(truth, labels, names, text is not None, where)
+        unsupported = classes_without_support(labels, names, text is not None, where)
     if query_images is not None and (query_images.ndim != 4 or len(query_images) != len(query)):
         shape = tuple(query_images.shape)
         raise UserError(f"{where}query_images has shape {shape}; needs ({len(query)}, 3, h, w)")
@@ -172,7 +176,7 @@ def make_task(
         ood_norms=ood_norms,
         backbone=backbone,
         query_images=query_images,
-        notes=(*notes, *unsupported, *_repeated_names(names)),
+        notes=(*notes, *unsupported, *repeated_names(names)),
         is_partial=partial,
     )
 
@@ -234,7 +238,7 @@ def few_shot(task: Task, shots: int | None, seed: int, pool: Pool | None = None)
     drawn = drawn_rows(labels, task.num_classes, shots, seed)
     counts = [(name, len(rows)) for name, rows in zip(task.class_names, drawn, strict=True)]
     short = [f"'{name}' has {count}" for name, count in counts if 0 < count < shots]
-    notes = [f"{_listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
+    notes = [f"{listed(short)}: fewer than the {shots} images asked for, so all are used"] if short else []
     keep = np.concatenate(drawn)
     if pool is not None:
         keep = np.searchsorted(pool.rows, keep)
@@ -254,79 +258,3 @@ def drawn_rows(labels: np.ndarray, classes: int, shots: int, seed: int) -> list[
         raise UserError(f"--seed {seed}: seeds are whole numbers from 0 on")
     generator = np.random.default_rng(seed)
     return [generator.permutation(np.flatnonzero(labels == index))[:shots] for index in range(classes)]
-
-
-def _class_names(
-    names: Any, text: Tensor | None, labels: Tensor, where: str, partial: bool
-) -> tuple[str, ...]:
-    """Names of the C classes, where C is told by the names, else the text features, else the labels."""
-    if names is None:
-        count = len(text) if text is not None else _count_of_labels(labels, where, partial)
-        checked = tuple(f"class {index}" for index in range(count))
-    else:
-        checked = names_of_classes(names, where + "class_names")
-    if text is not None and len(text) != len(checked):
-        raise UserError(
-            f"{where}text_features has {len(text)} rows for {len(checked)} class_names; give one per class"
-        )
-    if len(checked) < 2 and not partial:
-        raise UserError(f"{where}there is one class only; classification needs at least two")
-    return checked
-
-
-def _check_query_labels(
-    truth: Tensor, labels: Tensor, names: tuple[str, ...], has_text: bool, where: str
-) -> None:
-    """Refuse query labels of classes that nothing is known of."""
-    if has_text:
-        return
-    missing = ~torch.isin(truth, labels)
-    if missing.any():
-        row = int(missing.nonzero()[0])
-        label = int(truth[row])
-        raise UserError(
-            f"{where}query_labels row {row} is class {label} ('{names[label]}'), which has no support row "
-            "and no text feature; add support rows of it or drop its query rows"
-        )
-
-
-def _classes_without_support(labels: Tensor, names: tuple[str, ...], has_text: bool, where: str) -> list[str]:
-    """A note on classes known by text alone; a refusal where there is no text either."""
-    present = set(labels.tolist())
-    missing = [name for index, name in enumerate(names) if index not in present]
-    if len(present) < 2:
-        only = names[next(iter(present))]
-        raise UserError(f"{where}support_labels holds one class only ('{only}'); at least two are needed")
-    if not missing:
-        return []
-    listed = _listed([f"'{name}'" for name in missing])
-    count = f"{len(missing)} of {len(names)} classes have no support row ({listed})"
-    if not has_text:
-        raise UserError(f"{where}{count} and there are no text features; add rows or leave those classes out")
-    return [f"{count}: known by their text alone"]
-
-
-def _count_of_labels(labels: Tensor, where: str, partial: bool) -> int:
-    """C where only the labels tell it. In a whole task each class then needs a row, so C cannot exceed N."""
-    row = int(labels.argmax())
-    largest = int(labels[row])
-    most = MOST_CLASSES if partial else len(labels)
-    if largest >= most:
-        raise UserError(
-            f"{where}support_labels row {row} ({largest}) is out of range: without class_names or "
-            f"text_features the labels of {len(labels)} rows run from 0 to at most {most - 1}"
-        )
-    return largest + 1
-
-
-def _repeated_names(names: tuple[str, ...]) -> list[str]:
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if not repeated:
-        return []
-    listed = _listed([f"'{name}'" for name in repeated])
-    return [f"class names that stand for more than one class: {listed}"]
-
-
-def _listed(parts: Sequence[str]) -> str:
-    more = len(parts) - MANY
-    return ", ".join(parts[:MANY]) + (f" and {more} more" if more > 0 else "")

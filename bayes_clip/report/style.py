@@ -11,7 +11,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 SEPARATOR = " · "
 
@@ -22,6 +22,7 @@ BAND = "#c9d3de"
 OUTSIDE = "#d55e00"
 RIGHT = "#8fd6bd"
 LEAST_SECONDS = 1e-3  # where the axis is logarithmic; less is noise of the clock
+SHORT_SPAN = 30.0  # of a logarithmic axis, below which numbers between decades are needed
 SHORT_LABEL = 12
 LEGEND_WIDTH = 1.75  # inches that an entry may take
 LINE_STYLES = ("-", "--", ":", "-.")  # tell arms of one engine apart
@@ -144,3 +145,24 @@ def decades(axes: Axes, numbers: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(LogLocator(numticks=4))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_numbers(axes: Axes) -> None:
+    """Plain numbers on every logarithmic axis: matplotlib writes powers in mathtext, which is off here.
+
+    Between decades there are numbers where an axis spans less than one and a half of them.
+    """
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() not in ("log", "symlog") or isinstance(axis.get_major_locator(), FixedLocator):
+            continue
+        low, high = sorted(abs(end) or 1.0 for end in axis.get_view_interval())
+        axis.set_major_formatter(_two_digits)
+        if axis.get_scale() == "log" and high / low < SHORT_SPAN:
+            axis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.set_minor_formatter(_two_digits)
+        else:
+            axis.set_minor_formatter(NullFormatter())
+
+
+def _two_digits(number: float, _place: float) -> str:
+    return f"{float(f'{number:.2g}'):g}"

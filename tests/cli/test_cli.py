@@ -6,12 +6,12 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Cli, Outcome, commands
 from PIL import Image
 
 import bayes_clip
@@ -22,34 +22,16 @@ from bayes_clip.rates import Rates
 from bayes_clip.resources import models_folder
 
 COMMANDS = (
-    *("compare", "protocol", "fit", "update", "predict", "suggest", "evaluate", "check", "features"),
-    *("models", "engines", "tasks"),
+    *("compare", "protocol", "fit", "update", "transport", "predict", "suggest", "evaluate", "check"),
+    *("features", "models", "engines", "tasks"),
 )
 CLASSES, DIMENSION, PER_CLASS = 3, 8, 6
-
-
-class Outcome(NamedTuple):
-    status: int
-    output: str
-    errors: str
-
-
-Cli = Callable[..., Outcome]
 
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command line in an empty folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: Any) -> Outcome:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(stop.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
-
-    return run
+    return commands(tmp_path, capsys, monkeypatch)
 
 
 def feature_arrays(**changes: Any) -> dict[str, np.ndarray]:

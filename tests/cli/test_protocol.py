@@ -8,45 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from command_line import Cli, commands
 from coop_sets import coop_split, imagenet
 from matplotlib.figure import Figure
 from small_problems import tiny_task
 
 import bayes_clip
-from bayes_clip.cli import main
 from bayes_clip.data.feature_file import save_feature_task
 from bayes_clip.report import protocol_write
 
 QUICK = ("--engines", "zero_shot,map", "--prior-variance", "0.01")
 
 
-class Outcome(NamedTuple):
-    status: int
-    output: str
-    errors: str
-
-
-Cli = Callable[..., Outcome]
-
-
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command line in an empty folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: Any) -> Outcome:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(stop.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
-
-    return run
+    return commands(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from command_line import Cli, commands
 from PIL import Image
 from safetensors.torch import save_file
 
-from bayes_clip.cli import main
-
 CLASSES = ("red", "green", "blue")
-Run = Callable[..., tuple[int, str, str]]
 
 
 def model(folder: Path, name: str, embed_dim: int, text_width: int) -> None:
@@ -56,18 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command line in the folder of encoders and pictures: status, output, errors."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return command
+    return commands(place, capsys, monkeypatch, columns=200)
 
 
 def encoder(version: int, option: str = "--backbone", weights: str = "--pretrained") -> tuple[str, ...]:
@@ -94,7 +82,7 @@ def fitted(place: Path) -> Path:
     return place
 
 
-def test_a_posterior_goes_over_and_learns_on(run: Run, fitted: Path) -> None:
+def test_a_posterior_goes_over_and_learns_on(run: Cli, fitted: Path) -> None:
     kind = "procrustes"
     status, output, errors = run(
         "transport", "head", *encoder(2, "--to"), *FROM_FIRST, *PHOTOS[:3], kind, "--map", kind
@@ -118,7 +106,7 @@ def test_a_posterior_goes_over_and_learns_on(run: Run, fitted: Path) -> None:
     assert status == 0 and "red" in output, errors
 
 
-def test_context_words_go_over_as_they_are(run: Run, fitted: Path) -> None:
+def test_context_words_go_over_as_they_are(run: Cli, fitted: Path) -> None:
     status, output, errors = run("transport", "words", *encoder(2, "--to"), *PHOTOS[:3], "words_v2")
     assert status == 0, errors
     assert "weights as they are, process noise" in output
@@ -159,7 +147,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def test_what_cannot_be_is_one_line_and_writes_nothing(run: Run, fitted: Path) -> None:
+def test_what_cannot_be_is_one_line_and_writes_nothing(run: Cli, fitted: Path) -> None:
     np.savez("rows.npz", features=np.ones((20, 8)))
     for arguments, said in REFUSED.values():
         status, output, errors = run("transport", *arguments)
@@ -168,6 +156,6 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(run: Run, fitted: Path) -
         assert not Path("newer").exists()
 
 
-def test_help_teaches_by_example(run: Run) -> None:
+def test_help_teaches_by_example(run: Cli) -> None:
     status, output, _ = run("transport", "--help")
     assert status == 0 and "bayes-clip transport " in output.split("Examples")[1]

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Cli, commands
 from streams import described, stored
-
-from bayes_clip.cli import main
 
 CLASSES, DIMENSION = 3, 8
 NAMES = ("ant", "bee", "cat", "dog")
 CENTRES = np.eye(4, DIMENSION)
 GIVEN = ("--order", "given", "--batch-size", 2, "--prior-variance", 0.02, "--predictive", "plug_in")
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command line in an empty folder of its own: status, output, errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return command
+    return commands(tmp_path, capsys, monkeypatch)
 
 
 def arrays(classes: int = CLASSES, each: int = 8) -> dict[str, np.ndarray]:
@@ -55,7 +42,7 @@ def save(path: str, rows: slice = slice(None), **changes: Any) -> None:
     np.savez(path, **{name: value for name, value in (whole | part).items() if value is not None})
 
 
-def test_a_fit_in_pieces_is_one_fit_byte_for_byte(run: Run) -> None:
+def test_a_fit_in_pieces_is_one_fit_byte_for_byte(run: Cli) -> None:
     save("all.npz")
     save("first.npz", slice(0, 8))
     nothing = {"query_features": None, "query_labels": None, "text_features": None}
@@ -71,7 +58,7 @@ def test_a_fit_in_pieces_is_one_fit_byte_for_byte(run: Run) -> None:
     assert status == 0 and "note: verdicts and abstention go by the fit to 8 labels, 2 updates ago" in output
 
 
-def test_a_class_comes_and_goes(run: Run) -> None:
+def test_a_class_comes_and_goes(run: Cli) -> None:
     save("pets.npz")
     np.savez("four.npz", **arrays(4, 2))
     assert run("fit", "pets.npz", "--out", "posterior", *GIVEN)[0] == 0
@@ -85,7 +72,7 @@ def test_a_class_comes_and_goes(run: Run) -> None:
     assert run("evaluate", "posterior", "pets.npz")[0] == 0
 
 
-def test_what_was_finished_is_not_done_again(run: Run) -> None:
+def test_what_was_finished_is_not_done_again(run: Cli) -> None:
     save("pets.npz")
     assert run("fit", "pets.npz", "--out", "posterior", "--resume", *GIVEN)[0] == 0
     status, output, _ = run("fit", "pets.npz", "--out", "posterior", "--resume", *GIVEN)
@@ -116,7 +103,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 @pytest.fixture
-def prepared(run: Run) -> Run:
+def prepared(run: Cli) -> Cli:
     """Two posteriors, and tasks that fit neither."""
     save("pets.npz", backbone=np.array("aaaa"))
     broken = arrays()["support_features"]
@@ -130,7 +117,7 @@ def prepared(run: Run) -> Run:
     return run
 
 
-def test_what_cannot_be_is_one_line_and_changes_nothing(prepared: Run) -> None:
+def test_what_cannot_be_is_one_line_and_changes_nothing(prepared: Cli) -> None:
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     for arguments, said in REFUSED.values():
         status, output, errors = prepared("update", *arguments)
@@ -141,6 +128,6 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(prepared: Run) -> None:
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
-def test_help_teaches_by_example(run: Run) -> None:
+def test_help_teaches_by_example(run: Cli) -> None:
     status, output, _ = run("update", "--help")
     assert status == 0 and "bayes-clip update " in output.split("Examples")[1]
