@@ -115,7 +115,7 @@ def corrupted_pictures(pictures: Pictures, name: str, severity: int, seed: int =
             raise UserError(f"picture {number} is a tensor of pixels; corruptions take pictures (PIL)")
         return corrupted(picture, name, severity, (seed, number))
 
-    return Pictures(read, pictures.numbers, pictures.mirrors)
+    return Pictures(read, pictures.numbers, pictures.mirrors, pictures.called)
 
 
 def check_corruption(name: str, severity: int) -> None:

@@ -82,7 +82,9 @@ def encode_files(
 
 def picture_files(paths: Sequence[Path], kept: Sequence[int]) -> Pictures:
     """The picture files that could be read, to be read again by programs that take more than features."""
-    return Pictures(lambda number: load_image(paths[number]), tuple(kept))
+    return Pictures(
+        lambda number: load_image(paths[number]), tuple(kept), called=lambda number: str(paths[number])
+    )
 
 
 def encode_class_names(

@@ -66,7 +66,7 @@ def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
     if partial:
         query = Pictures((), ())
     elif test is None:
-        support, query = _hold_out_half(root, support)
+        support, query = hold_out_half(root, support)
         notes.append("no test/ folder: half of each class, by a fixed draw, is held out as query")
     else:
         query = _test_pictures(test, [folder.name for folder in folders], notes)
@@ -171,18 +171,24 @@ def _test_pictures(test: Path, names: list[str], notes: list[str]) -> Pictures:
     return _labelled(folders, [names.index(folder.name) for folder in folders], notes)
 
 
-def _hold_out_half(root: Path, pictures: Pictures) -> tuple[Pictures, Pictures]:
-    """Half of each class, rounded down, as query; the draw depends on nothing but the sorted listing."""
+def half_of_each(labels: np.ndarray) -> np.ndarray:
+    """Mask (N,) of half of each class, rounded down; the draw depends on nothing but the labels' order."""
     generator = np.random.default_rng(SPLIT_SEED)
-    labels = np.array(pictures.labels)
     held = np.zeros(len(labels), dtype=bool)
     for label in range(labels.max() + 1):
         rows = generator.permutation(np.flatnonzero(labels == label))
         held[rows[: len(rows) // 2]] = True
+    return held
+
+
+def hold_out_half(
+    root: Path, pictures: Pictures, remedy: str = "add pictures or a test/ folder"
+) -> tuple[Pictures, Pictures]:
+    """Half of each class as query; `remedy` ends the refusal where there is nothing to hold out."""
+    labels = np.array(pictures.labels)
+    held = half_of_each(labels)
     if not held.any():
-        raise UserError(
-            f"{root}: one picture per class leaves none to test on; add pictures or a test/ folder"
-        )
+        raise UserError(f"{root}: one picture per class leaves none to test on; {remedy}")
     return _chosen(pictures, labels, ~held), _chosen(pictures, labels, held)
 
 

@@ -20,12 +20,18 @@ class Pictures:
     read: Callable[[int], Picture]
     numbers: tuple[int, ...]
     mirrors: bool = True  # whether a mirror image is still a picture of the same class
+    called: Callable[[int], str] | None = None  # what a picture is called by its number: its path
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[Picture]:
         return (self.read(number) for number in self.numbers)
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """What each is called, in order: its path; None where they have no names."""
+        return None if self.called is None else tuple(self.called(number) for number in self.numbers)
 
     def pick(self, kept: Tensor) -> Pictures:
         """Those at the places `kept`: indices, or a mask."""
