@@ -218,4 +218,4 @@ def _draw_doubts(panel: plt.Axes, own: pd.DataFrame, task: str) -> None:
     panel.axhline(0.5, color="grey", lw=0.8)
     panel.set(ylim=(0.2, 1.02), ylabel=f"AUROC, {DEFAULT}", title=f"{task}: whom each doubt finds")
     panel.set_xticks(places, DOUBTS, fontsize=7.5)
-    panel.legend(fontsize=7, loc="lower left")
+    panel.legend(fontsize=7, loc="lower left", frameon=True, framealpha=1)
