@@ -17,14 +17,17 @@ from bayes_clip.inference import kalman
 from bayes_clip.inference.batches import SMALLEST_BALANCED, balanced_folds, batches, shot_numbers
 from bayes_clip.inference.engines import Problem, has_closed_form, infer
 from bayes_clip.inference.folds import MOST_FOLDS, FoldMoments, cavity_moments, without_folds
+from bayes_clip.inference.laplace import laplace
 from bayes_clip.inference.linearised import Batch
 from bayes_clip.inference.mode import (
     ModeProblem,
     find_mode,
     left_out_logits,
+    left_out_modes,
     logits_of,
     mode_problem,
     rescaled,
+    weights_of,
 )
 from bayes_clip.inference.program_logits import ProgramLogits
 from bayes_clip.inference.rules import Rule, find_rule
@@ -57,17 +60,18 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     """Prior variance -> moments of each support row's class logits without its fold; None at one shot.
 
     For map and laplace, and for ekf by its class-block sites, about as dear as a fit or less; what has no
-    closed form (vi, diagonal, programs that are no linear head), and what has folds of more than 256 rows, is
-    fitted twice to half of the rows.
+    closed form (vi, ekf with other covariances, programs that are no linear head), and ekf with folds of more
+    than 256 rows, is fitted twice to half of the rows.
     """
     folds = balanced_folds(problem.labels, MOST_FOLDS)
     if not folds:
         return None
     program = problem.program
-    closed = settings.engine != "vi" and settings.family in CLOSED_FORM_FAMILIES and has_closed_form(program)
+    closed = has_closed_form(program) and settings.engine in ("map", "laplace", "ekf")
     closed = closed and not problem.kind.uses_support  # what it keeps of a fold's rows goes with the fold
-    large = settings.engine != "map" and max(len(fold) for fold in folds) > LARGEST_FOLD
-    if large or not closed:
+    if settings.engine == "ekf":
+        closed = closed and _has_cavities(settings, folds)
+    if not closed:
         most = MOST_REFITS_OF_HEADS if problem.kind.uses_support and program.is_head else MOST_REFITS
         return _refitted(problem, settings, balanced_folds(problem.labels, most))
     design = program.design(problem.inputs)
@@ -77,10 +81,18 @@ def held_out(problem: Problem, settings: FitSettings) -> FoldMoments | None:
     return _mode_folds(problem, prepared, settings, folds)
 
 
+def _has_cavities(settings: FitSettings, folds: list[Tensor]) -> bool:
+    """Whether folds can be taken out of the covariance, class by class."""
+    return settings.family in CLOSED_FORM_FAMILIES and max(len(fold) for fold in folds) <= LARGEST_FOLD
+
+
 def _mode_folds(
     whole: Problem, prepared: ModeProblem, settings: FitSettings, folds: list[Tensor]
 ) -> FoldMoments:
-    """Folds of the mode; for laplace with variances by the curvature p (1 − p) there."""
+    """Folds of the mode; for laplace with variances by the curvature p (1 − p) there.
+
+    Where that has no cavities, the covariance of the rest is found at the mode of the rest.
+    """
     start: Tensor | None = None
 
     def at(prior_variance: float) -> tuple[Tensor, Tensor]:
@@ -88,9 +100,13 @@ def _mode_folds(
         problem = rescaled(prepared, whole.at(prior_variance).program.prior_variance)
         with one_thread(problem.design.numel() * len(problem.mean)):
             start = find_mode(problem, start, torch.float32, TUNING_TOLERANCE)
-            mean = left_out_logits(problem, start, folds)
+            modes = left_out_modes(problem, start, folds)
+        mean = left_out_logits(problem, modes, folds)
         if settings.engine == "map":
             return mean, torch.zeros_like(mean)
+        if not _has_cavities(settings, folds):
+            at_modes = [weights_of(problem, mode.double()) for mode in modes]
+            return mean, _variances_of_the_rest(whole.at(prior_variance), at_modes, settings.family, folds)
         logits = logits_of(problem, start)
         probabilities = logits.softmax(-1)
         sites = probabilities * (1 - probabilities), SOFTMAX.target(problem.labels, logits) - probabilities
@@ -99,6 +115,20 @@ def _mode_folds(
         )[1]
 
     return at
+
+
+def _variances_of_the_rest(
+    whole: Problem, modes: Sequence[Tensor], family: str, folds: Sequence[Tensor]
+) -> Tensor:
+    """Logit variances (N, C) of each row under Laplace of the rows outside its fold, at their `modes`."""
+    design, variance = whole.program.design(whole.inputs), whole.program.prior_variance
+    everything = torch.arange(len(design), device=design.device)
+    found = design.new_empty(len(design), len(variance), dtype=torch.float64)
+    for fold, mode in zip(folds, modes, strict=True):
+        kept = everything[~torch.isin(everything, fold)]
+        belief = laplace(family, design[kept], whole.labels[kept], mode.to(design), variance)
+        found[fold] = belief.logit_moments(design[fold])[1].double()
+    return found
 
 
 def _filtered_folds(

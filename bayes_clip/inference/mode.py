@@ -98,10 +98,10 @@ def find_mode(
     return deviation
 
 
-def left_out_logits(problem: ModeProblem, mode: Tensor, folds: Sequence[Tensor]) -> Tensor:
-    """Logits (N, C) of each row at the mode without its fold; `folds` are row numbers that cover all rows.
+def left_out_modes(problem: ModeProblem, mode: Tensor, folds: Sequence[Tensor]) -> Tensor:
+    """Deviations (K, C, r), float32, of the modes without each of the K `folds`, row numbers of all rows.
 
-    Two Newton steps from the `mode` (C, r) of all rows, for all K folds at once and in float32, each with a
+    Two Newton steps from the `mode` (C, r) of all rows, for all folds at once, each with a
     direction that is right to a tenth in the norm of the curvature. One step where there are two folds: what
     half of the rows say alone is too much of an extrapolation (analysis/prior_variance_regret.py).
     """
@@ -119,9 +119,14 @@ def left_out_logits(problem: ModeProblem, mode: Tensor, folds: Sequence[Tensor])
         product = _curvature_product(design, variance, probabilities, kept)
         step = _conjugate_gradient(product, precondition, gradient)
         deviation, logits = deviation + step, logits + step @ design.mT
+    return deviation
+
+
+def left_out_logits(problem: ModeProblem, modes: Tensor, folds: Sequence[Tensor]) -> Tensor:
+    """Logits (N, C) of each row at the mode without its fold; `modes` as `left_out_modes` gives them."""
     left_out = torch.empty_like(problem.prior_logits)
-    for fold, rows in enumerate(folds):
-        left_out[rows] = logits[fold][:, rows].mT.double()
+    for rows, mode in zip(folds, modes, strict=True):
+        left_out[rows] = problem.prior_logits[rows] + problem.design[rows] @ mode.mT.double()
     return left_out
 
 

@@ -28,10 +28,14 @@ def problem_of(shots: int = 6, classes: int = 3, prior_variance: float = 1.0) ->
     return Problem(kind, context, task.support_features.double(), task.support_labels, prior_variance)
 
 
-@pytest.mark.parametrize("engine", ["map", "laplace", "ekf"])
-def test_closed_form_folds_are_close_to_refits(engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "covariance"),
+    [("map", None), ("laplace", None), ("ekf", None), ("laplace", "diagonal"), ("laplace", "kronecker")],
+)
+def test_closed_form_folds_are_close_to_refits(engine: str, covariance: str | None) -> None:
     """With a narrow prior a fold moves little, and what the closed forms leave out is of second order."""
-    problem, settings = problem_of(), FitSettings(engine=engine, dtype="float64", batch_size=18)
+    problem = problem_of()
+    settings = FitSettings(engine=engine, covariance=covariance, dtype="float64", batch_size=18)
     refitted = module._refitted(problem, settings, balanced_folds(problem.labels, MOST_FOLDS))
     closed = held_out(problem, settings)
     assert closed is not None
@@ -40,6 +44,20 @@ def test_closed_form_folds_are_close_to_refits(engine: str) -> None:
     torch.testing.assert_close(close_mean, mean, rtol=0, atol=2e-3)
     if engine != "map":  # a point estimate has no variance to refit
         torch.testing.assert_close(close_variance, variance, rtol=2e-2, atol=1e-5)
+
+
+def test_large_folds_are_left_out_of_the_mode_and_not_of_the_covariance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem, settings = problem_of(), FitSettings(engine="laplace", dtype="float64")
+    folds = held_out(problem, settings)
+    assert folds is not None
+    mean, variance = folds(1e-3)
+    monkeypatch.setattr(module, "LARGEST_FOLD", 1)
+    same_mean, close_variance = folds(1e-3)
+    assert not torch.equal(variance, close_variance)
+    torch.testing.assert_close(close_variance, variance, rtol=2e-2, atol=1e-5)
+    torch.testing.assert_close(same_mean, mean, rtol=0, atol=2e-3)
 
 
 def test_two_newton_steps_without_a_fold_end_at_the_refitted_mode() -> None:
