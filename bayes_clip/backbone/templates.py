@@ -1,4 +1,4 @@
-"""Prompt templates: sentences with ``{}`` where the class name goes."""
+"""Prompt templates: sentences with ``{}`` where the class name goes; those that stand ready, and one's own."""
 
 from __future__ import annotations
 
@@ -8,20 +8,43 @@ from pathlib import Path
 from bayes_clip.errors import UserError, nearest
 
 PLACEHOLDER = "{}"
-TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
-    "photo": ("a photo of a {}.",),
-    # the seven that CLIP's authors found to work best together (openai/CLIP, Prompt_Engineering_for_ImageNet)
-    "ensemble": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+ENSEMBLE, LARGE_ENSEMBLE = "ensemble", "ensemble_80"
+
+# CoOp's single prompt of each of its data sets, by the data set's folder (Zhou et al. 2022, zero-shot trainer).
+COOP_TEMPLATES: dict[str, str] = {
+    "imagenet": "a photo of a {}.",
+    "caltech-101": "a photo of a {}.",
+    "oxford_pets": "a photo of a {}, a type of pet.",
+    "stanford_cars": "a photo of a {}.",
+    "oxford_flowers": "a photo of a {}, a type of flower.",
+    "food-101": "a photo of {}, a type of food.",
+    "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
+    "sun397": "a photo of a {}.",
+    "dtd": "{} texture.",
+    "eurosat": "a centered satellite photo of {}.",
+    "ucf101": "a photo of a person doing {}.",
 }
-DEFAULT_TEMPLATES = TEMPLATE_SETS["photo"]
+SET_NAMES: tuple[str, ...] = ("photo", ENSEMBLE, LARGE_ENSEMBLE, *COOP_TEMPLATES)
+
+
+def template_set(name: str) -> tuple[str, ...]:
+    """The templates of a built-in set, one of `SET_NAMES`.
+
+    ``ensemble``: the seven that CLIP's authors found to work best together; ``ensemble_80``: all eighty of
+    theirs (openai/CLIP, Prompt_Engineering_for_ImageNet), both as open_clip ships them.
+    """
+    if name in COOP_TEMPLATES:
+        return (COOP_TEMPLATES[name],)
+    if name not in (ENSEMBLE, LARGE_ENSEMBLE):
+        return DEFAULT_TEMPLATES
+    import open_clip  # takes seconds
+
+    shipped = {
+        ENSEMBLE: open_clip.SIMPLE_IMAGENET_TEMPLATES,
+        LARGE_ENSEMBLE: open_clip.OPENAI_IMAGENET_TEMPLATES,
+    }
+    return tuple(template(PLACEHOLDER) for template in shipped[name])
 
 
 def read_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -32,8 +55,8 @@ def read_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """
     if not isinstance(templates, str):
         found, where = tuple(templates), "templates"
-    elif templates in TEMPLATE_SETS:
-        return TEMPLATE_SETS[templates]
+    elif templates in SET_NAMES:
+        return template_set(templates)
     elif PLACEHOLDER in templates:
         return (templates,)
     else:
@@ -59,8 +82,8 @@ def _read_file(name: str) -> tuple[str, ...]:
     path = Path(name)
     if not path.is_file():
         raise UserError(
-            f"--templates {name}: neither a set ({', '.join(TEMPLATE_SETS)}) nor a file, and without "
-            f"{PLACEHOLDER} no template either.{nearest(name, TEMPLATE_SETS)}"
+            f"--templates {name}: neither a set ({', '.join(SET_NAMES)}) nor a file, and without "
+            f"{PLACEHOLDER} no template either.{nearest(name, SET_NAMES)}"
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bayes_clip.backbone.templates import COOP_TEMPLATES, DEFAULT_TEMPLATES
+
 SPLIT_FILES = "split_zhou_*.json"
 MIRROR = "https://huggingface.co/datasets/zhengli97/prompt_learning_dataset"  # pictures and split files
-DEFAULT_PROMPT = "a photo of a {}."
+(DEFAULT_PROMPT,) = DEFAULT_TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,6 @@ class Layout:
     title: str
     images: str  # under `folder`; "." where the split file's paths begin there
     split: str  # of split_zhou_<split>.json; empty where the folder needs none
-    template: str
     page: str  # the official one
     mirrored: bool = True  # whether MIRROR has it, with its split file
 
@@ -29,13 +30,17 @@ class Layout:
         """Name of its split file."""
         return f"split_zhou_{self.split}.json"
 
+    @property
+    def template(self) -> str:
+        """Its single prompt."""
+        return COOP_TEMPLATES.get(self.folder, DEFAULT_PROMPT)
+
 
 IMAGENET = Layout(
     folder="imagenet",
     title="ImageNet",
     images="images",
     split="",
-    template=DEFAULT_PROMPT,
     page="https://image-net.org (classnames.txt: CoOp's DATASETS.md)",
     mirrored=False,
 )
@@ -44,7 +49,6 @@ AIRCRAFT = Layout(
     title="FGVCAircraft",
     images="images",
     split="",
-    template="a photo of a {}, a type of aircraft.",
     page="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
 )
 
@@ -56,7 +60,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="Caltech101",
         images="101_ObjectCategories",
         split="Caltech101",
-        template=DEFAULT_PROMPT,
         page="https://data.caltech.edu/records/mzrjq-6wc02",
     ),
     Layout(
@@ -64,7 +67,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="OxfordPets",
         images="images",
         split="OxfordPets",
-        template="a photo of a {}, a type of pet.",
         page="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     ),
     Layout(
@@ -72,7 +74,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="StanfordCars",
         images=".",
         split="StanfordCars",
-        template=DEFAULT_PROMPT,
         page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html (gone since 2023)",
     ),
     Layout(
@@ -80,7 +81,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="Flowers102",
         images="jpg",
         split="OxfordFlowers",
-        template="a photo of a {}, a type of flower.",
         page="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
     ),
     Layout(
@@ -88,7 +88,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="Food101",
         images="images",
         split="Food101",
-        template="a photo of {}, a type of food.",
         page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
     ),
     AIRCRAFT,
@@ -97,7 +96,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="SUN397",
         images="SUN397",
         split="SUN397",
-        template=DEFAULT_PROMPT,
         page="https://vision.princeton.edu/projects/2010/SUN/ (gone since 2023)",
     ),
     Layout(
@@ -105,7 +103,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="DTD",
         images="images",
         split="DescribableTextures",
-        template="{} texture.",
         page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
     ),
     Layout(
@@ -113,7 +110,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="EuroSAT",
         images="2750",
         split="EuroSAT",
-        template="a centered satellite photo of {}.",
         page="https://github.com/phelber/EuroSAT",
     ),
     Layout(
@@ -121,7 +117,6 @@ LAYOUTS: tuple[Layout, ...] = (
         title="UCF101",
         images="UCF-101-midframes",
         split="UCF101",
-        template="a photo of a person doing {}.",
         page="https://www.crcv.ucf.edu/data/UCF101.php",
     ),
 )
@@ -134,7 +129,6 @@ SHIFTS: tuple[Layout, ...] = (
         title="ImageNetV2",
         images="imagenetv2-matched-frequency-format-val",
         split="",
-        template=DEFAULT_PROMPT,
         page="https://github.com/modestyachts/ImageNetV2 (matched frequency)",
         mirrored=False,
     ),
@@ -143,7 +137,6 @@ SHIFTS: tuple[Layout, ...] = (
         title="ImageNet-Sketch",
         images="images",
         split="",
-        template=DEFAULT_PROMPT,
         page="https://github.com/HaohanWang/ImageNet-Sketch",
         mirrored=False,
     ),
@@ -152,7 +145,6 @@ SHIFTS: tuple[Layout, ...] = (
         title="ImageNet-A",
         images="imagenet-a",
         split="",
-        template=DEFAULT_PROMPT,
         page="https://github.com/hendrycks/natural-adv-examples",
         mirrored=False,
     ),
@@ -161,7 +153,6 @@ SHIFTS: tuple[Layout, ...] = (
         title="ImageNet-R",
         images="imagenet-r",
         split="",
-        template=DEFAULT_PROMPT,
         page="https://github.com/hendrycks/imagenet-r",
         mirrored=False,
     ),
