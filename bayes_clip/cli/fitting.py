@@ -80,14 +80,21 @@ def compare(
     pretrained: options.Pretrained = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    workers: options.Workers = None,
+    ray_address: options.RayAddress = None,
+    resume: Resume = False,
     debug: options.Debug = False,
 ) -> None:
     """Fit every model, engine, shot count and seed asked for: one table and one report.
 
-    Writes metrics.csv, predictions.npz, config.json, figures/ and report.html.
+    Writes metrics.csv, predictions.npz, config.json, figures/ and report.html. Stopped on the way, what was
+    fitted stays in cells/: the same command with --resume goes on from there. --workers and --ray-address
+    run the fits on Ray, with the same table.
 
     \b
     Examples
@@ -95,9 +102,11 @@ def compare(
       bayes-clip compare features.npz --shots 1,4,16 --seeds 0,1,2,3,4
       bayes-clip compare digits --engines map,ekf --covariance full --prior-variance 0.01
       bayes-clip compare photos/ --backbone ViT-B-32 --pretrained laion2b_s34b_b79k
+      bayes-clip compare features.npz --shots 1,4,16 --seeds 0,1,2,3,4 --workers 4
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.evaluation.comparison import compare as run
+    from bayes_clip.evaluation.kept_cells import FOLDER
     from bayes_clip.report.write import check_writable, write_comparison
     from bayes_clip.settings import FitSettings
 
@@ -118,11 +127,12 @@ def compare(
         dtype=dtype,
     )
     asked = values.arms(models, engines, shots, seeds)
+    cluster = values.cluster(workers, ray_address)
     encoder = values.encoder(backbone, pretrained, device)
     loaded = [
         load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device, ood) for task in tasks
     ]
-    comparison = run(loaded, settings=settings, **asked)
+    comparison = run(loaded, settings=settings, cluster=cluster, keep=folder / FOLDER, resume=resume, **asked)
     config = {**comparison.config, "command": {"compare": context.params}}
     write_comparison(replace(comparison, config=config), folder)
     tables.show_comparison(comparison, folder)
@@ -155,6 +165,8 @@ def fit(
     pretrained: options.Pretrained = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",

@@ -7,9 +7,30 @@ from typing import Annotated
 
 import typer
 
+from bayes_clip.data import store_place
+from bayes_clip.errors import UserError
 from bayes_clip.inference import DEFAULT_ENGINES
 
 ALL_DEFAULT_ENGINES = ",".join(DEFAULT_ENGINES)
+
+
+def _keep_in(folder: Path | None) -> None:
+    if folder is None:
+        return
+    if store_place.store_folder() is None and store_place.is_chosen():
+        raise UserError("--store and --no-store: ask for one of them")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--store {folder}: a file, not a folder; give a folder for features")
+    store_place.use_store(folder)
+
+
+def _keep_nowhere(asked: bool) -> None:
+    if not asked:
+        return
+    if store_place.is_chosen():
+        raise UserError("--store and --no-store: ask for one of them")
+    store_place.use_store(None)
+
 
 ADAPTER, SUPPORT, ENCODER, RUNNING = "The adapter", "The support set", "The encoder", "Running"
 
@@ -26,7 +47,12 @@ TaskNames = Annotated[
     ),
 ]
 InputName = Annotated[
-    str, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a feature file.")
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="An image, a folder of images, a .txt of paths, tar shards, a Hugging Face data set on disk, or "
+        "a feature file.",
+    ),
 ]
 PosteriorFolder = Annotated[
     Path, typer.Argument(metavar="POSTERIOR", help="A folder written by [bold]bayes-clip fit[/bold].")
@@ -182,6 +208,28 @@ Templates = Annotated[
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out images that cannot be read.", rich_help_panel=ENCODER)
 ]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Where features of images are kept, so that each is encoded once.",
+        show_default="BAYES_CLIP_CACHE, or the user's cache folder",
+        callback=_keep_in,
+        expose_value=False,  # results do not depend on it
+        rich_help_panel=ENCODER,
+    ),
+]
+NoStore = Annotated[
+    bool,
+    typer.Option(
+        "--no-store",
+        help="Neither keep features nor use those kept.",
+        callback=_keep_nowhere,
+        expose_value=False,
+        rich_help_panel=ENCODER,
+    ),
+]
 AllowUnknownClasses = Annotated[
     bool,
     typer.Option(
@@ -189,6 +237,26 @@ AllowUnknownClasses = Annotated[
     ),
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Work in N processes of a local Ray cluster.",
+        show_default="in this one",
+        rich_help_panel=RUNNING,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Work on a running Ray cluster: host:port, or auto for the one this machine belongs to.",
+        rich_help_panel=RUNNING,
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=RUNNING)]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32 or float64.", rich_help_panel=RUNNING)]
 AbstainAt = Annotated[

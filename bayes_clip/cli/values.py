@@ -8,6 +8,7 @@ from bayes_clip.errors import UserError
 
 if TYPE_CHECKING:
     from bayes_clip.backbone.encoder import Backbone
+    from bayes_clip.cluster import Cluster
 
 
 def names(text: str, option: str) -> list[str]:
@@ -100,6 +101,20 @@ def arms(models: str, engines: str, shots: str | None, seeds: str) -> dict[str, 
         "shots": [None] if shots is None else whole_numbers(shots, "--shots", 1),
         "seeds": whole_numbers(seeds, "--seeds", 0),
     }
+
+
+def cluster(workers: int | None, address: str | None) -> Cluster | None:
+    """Where the work is done; None: in this process.
+
+    Raises:
+        UserError: Ray is asked for and not installed, or an address is empty.
+    """
+    if workers is None and address is None:
+        return None
+    from bayes_clip.cluster import Cluster, check_ray  # takes seconds
+
+    check_ray()
+    return Cluster(workers, address)
 
 
 def prior_variance(text: str) -> float | None:

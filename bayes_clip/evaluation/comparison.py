@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from bayes_clip.cluster import Cluster, check_ray, spread
 from bayes_clip.data.task import Task, few_shot
 from bayes_clip.errors import UserError, nearest
 from bayes_clip.evaluation.alignment import in_class_order
 from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
+from bayes_clip.evaluation.kept_cells import KeptCells, Scored, cell_name, queried
 from bayes_clip.evaluation.results import Comparison, Run, score
 from bayes_clip.fitting import Fit, FitSettings, fit
 from bayes_clip.inference import DEFAULT_ENGINES, ENGINES, NO_PRIOR
@@ -41,16 +45,25 @@ def compare(
     shots: Sequence[int | None] = (None,),
     seeds: Sequence[int] = (0,),
     settings: FitSettings | None = None,
+    cluster: Cluster | None = None,
+    keep: Path | str | None = None,
+    resume: bool = False,
 ) -> Comparison:
     """Fit and score every combination; ``settings`` holds what they share.
 
     `shots` None is the whole support set. ``all`` as a model or engine stands for every one (nuts left out:
     it is for small problems). What cannot be fitted (`runnable.why_not`) is left out with a note.
 
+    On a `cluster` the fits run at the same time, one a worker: rows, their order and notes are the same (to
+    the last bit with as many threads a process; the seconds are others). Finished fits stay in the folder
+    `keep`; with `resume` those that an earlier run left there are not fitted again.
+
     Raises:
-        UserError: an unknown name, two tasks of one name, or what `fit` refuses.
+        UserError: an unknown name, two tasks of one name, what `fit` refuses, or what `spread` does.
     """
     settings = settings or FitSettings()
+    if cluster is not None:
+        check_ray()
     models, engines = named_arms(models, engines)
     if len({task.name for task in tasks}) < len(tasks):
         raise UserError("two tasks have the same name; rename one of the files")
@@ -60,15 +73,14 @@ def compare(
         notes.append("the whole support set is no draw: there every seed repeats the same fit")
     if not cells:
         raise UserError(f"nothing to compare: {notes[-1]}")
-    runs = []
-    for cell in track(cells, "Comparing"):
-        drawn = few_shot(cell.task, cell.shots, cell.seed)
-        notes += [f"{drawn.name}: {note}" for note in drawn.notes if note not in cell.task.notes]
-        fitted = fit(drawn, cell.settings)
-        notes += fitted.notes
-        runs.append(run_of(fitted, drawn))
-        found = _self_check(fitted.posterior)
-        notes += [remark(cell.settings, found)] if found.fails else []
+    kept = None if keep is None else KeptCells(Path(keep))
+    if kept is not None and not resume:
+        kept.clear()
+    done: dict[int, Scored] = {}
+    with closing(_finished(cells, tasks, cluster, kept)) as finished:
+        done.update(track(finished, "Comparing", len(cells)))
+    results = [done[number] for number in range(len(cells))]
+    notes += [note for scored in results for note in scored.notes]
     config = {
         "tasks": [task.name for task in tasks],
         "models": list(models),
@@ -77,7 +89,62 @@ def compare(
         "seeds": list(seeds),
         "settings": asdict(settings),
     }
-    return Comparison(tuple(runs), {task.name: task for task in tasks}, config, tuple(dict.fromkeys(notes)))
+    runs = tuple(scored.run for scored in results)
+    return Comparison(runs, {task.name: task for task in tasks}, config, tuple(dict.fromkeys(notes)))
+
+
+def fit_cell(task: Task, arm: tuple[FitSettings, int | None, int]) -> Scored:
+    """One fit on a draw of `task`, tried on its query set: a cell's settings, shots and seed."""
+    settings, shots, seed = arm
+    drawn = few_shot(task, shots, seed)
+    fitted = fit(drawn, settings)
+    found = _self_check(fitted.posterior)
+    notes = [f"{drawn.name}: {note}" for note in drawn.notes if note not in task.notes]
+    return Scored(
+        run_of(fitted, drawn),
+        (*notes, *fitted.notes, *([remark(settings, found)] if found.fails else [])),
+    )
+
+
+def _finished(
+    cells: Sequence[Cell], tasks: Sequence[Task], cluster: Cluster | None, kept: KeptCells | None
+) -> Iterator[tuple[int, Scored]]:
+    """Every cell by number as it ends, those first that were kept.
+
+    A cell is a single fit: that is what takes the time, the draws are the same whoever makes them, and the
+    features of a task were made once, before, and go to each worker once.
+    """
+    places = {task.name: place for place, task in enumerate(tasks)}
+    names: dict[int, str] = {}
+    if kept is not None:
+        tried = {task.name: queried(task) for task in tasks}
+        names = {
+            number: cell_name(cell.task, cell.settings, cell.shots, cell.seed, tried[cell.task.name])
+            for number, cell in enumerate(cells)
+        }
+    todo = []
+    for number in range(len(cells)):
+        known = None if kept is None else kept.read(names[number])
+        if known is None:
+            todo.append(number)
+        else:
+            yield number, known
+    arms = {number: (cells[number].settings, cells[number].shots, cells[number].seed) for number in todo}
+    if cluster is None:
+        fresh: Iterator[tuple[int, Scored | UserError]] = (
+            (number, fit_cell(cells[number].task, arms[number])) for number in todo
+        )
+    else:
+        items = [(places[cells[number].task.name], arms[number]) for number in todo]
+        device = cells[0].settings.device
+        ended = spread(cluster, fit_cell, tasks, items, device) if items else iter(())
+        fresh = ((todo[place], scored) for place, scored in ended)
+    for number, scored in fresh:
+        if isinstance(scored, UserError):
+            raise scored
+        if kept is not None:
+            kept.write(names[number], scored)
+        yield number, scored
 
 
 def named_arms(models: Sequence[str], engines: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -50,7 +50,7 @@ class ClassBlock:
         Uses up this belief: its covariance is overwritten.
         """
         cross = projection.cross
-        after = replace(self, mean=self.mean + torch.bmm(cross, dual.mT[..., None])[..., 0])
+        after = replace(self, mean=self.mean + self._step(cross, dual))
         left = torch.bmm(cross, downdate)
         if design is None:
             visit(self.covariance, left, cross, None)
@@ -78,6 +78,10 @@ class ClassBlock:
     def predicted_logits(self, design: Tensor) -> SeparateLogits:
         """Moments and draws of the logits of n rows: independent over classes."""
         return SeparateLogits(*self.logit_moments(design))
+
+    def _step(self, cross: Tensor, dual: Tensor) -> Tensor:
+        """What the mean moves by, (C, D), for dual a (b, C)."""
+        return torch.bmm(cross, dual.mT[..., None])[..., 0]
 
     def _projected(self, design: Tensor, cross: Tensor) -> Projection:
         gram = torch.bmm(design.expand(len(cross), -1, -1), cross)

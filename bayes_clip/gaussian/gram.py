@@ -80,10 +80,10 @@ class BlockGram:
             return target - self._times(self._removal(curvature.own), self.times(target))
         coupled = self._coupled(curvature)
         parts = coupled.parts
-        seen = _class_first(self.times(target)).split([len(part) for part in parts])
+        seen = self._own(self.times(target)).split([len(part) for part in parts])
         shift = joined([block_times(part, rows) for part, rows in zip(parts, seen, strict=True)])
-        shared = coupled.of_sum @ shift.sum(0)
-        return target - (shift - joined([part @ shared for part in parts])).T
+        shared = coupled.of_sum @ self._total(shift.sum(0))
+        return target - self._all(shift - joined([part @ shared for part in parts]))
 
     def downdate(self, curvature: Curvature) -> Tensor:
         """Diagonal blocks (C, b, b) of (I + R G)⁻¹ R.
@@ -102,7 +102,7 @@ class BlockGram:
     def log_determinant(self, curvature: Curvature) -> Tensor:
         """log |I + R G|, a scalar."""
         if not isinstance(curvature, SoftmaxCurvature):
-            return inverses(self.blocks, _class_first(curvature.own))[1]
+            return self._total(inverses(self.blocks, self._own(curvature.own))[1])
         return self._coupled(curvature).log_determinant
 
     def posterior(self, precision: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,8 +110,8 @@ class BlockGram:
 
         For diagonal site precision w and pull h − W z₀, both (b, C).
         """
-        excess, variance = posteriors(self.blocks, _class_first(precision), _class_first(pull))
-        return excess.T.contiguous(), variance.sqrt().T.contiguous()
+        excess, variance = posteriors(self.blocks, self._own(precision), self._own(pull))
+        return self._all(excess).contiguous(), self._all(variance.sqrt()).contiguous()
 
     def given_sites(self, precision: Tensor, linear: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         """Dual (b, C) and posterior standard deviations of the logits (b, C) given diagonal sites.
@@ -167,11 +167,11 @@ class BlockGram:
 
     def deviation(self) -> Tensor:
         """Predicted standard deviation of each logit, (b, C)."""
-        return self.blocks.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt().T
+        return self._all(self.blocks.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt())
 
     def row_covariance(self) -> Tensor:
         """Covariance of each row's logits, (b, C, C): diagonal."""
-        return torch.diag_embed(self.blocks.diagonal(dim1=1, dim2=2).T)
+        return torch.diag_embed(self._all(self.blocks.diagonal(dim1=1, dim2=2)))
 
     def without(self, site: Tensor) -> Tensor:
         """Q = S (I − G S)⁻¹ (C, b, b): a downdate of −Q takes sites S (C, b, b) out of this belief."""
@@ -199,23 +199,31 @@ class BlockGram:
             and torch.equal(self._last[0].probabilities, probabilities)
         ):
             return self._last[0]
-        parts, inner = inverses(self.blocks, _class_first(probabilities))
-        of_sum, shared = inverted(torch.stack([part.sum(0) for part in parts]).sum(0, keepdim=True))
-        self._last[:] = [Coupled(probabilities, parts, of_sum[0], inner + shared)]
+        parts, inner = inverses(self.blocks, self._own(probabilities))
+        total = self._total(torch.stack([part.sum(0) for part in parts]).sum(0))
+        of_sum, shared = inverted(total[None])
+        self._last[:] = [Coupled(probabilities, parts, of_sum[0], self._total(inner) + shared)]
         return self._last[0]
 
     def _removal(self, precision: Tensor) -> Tensor:
         """(I + W G)⁻¹ W, (C, b, b), for diagonal sites w (b, C)."""
-        return joined(inverses(self.blocks, _class_first(precision))[0])
+        return joined(inverses(self.blocks, self._own(precision))[0])
 
     def _times(self, blocks: Tensor, rows: Tensor) -> Tensor:
         """Blocks (C, b, b) times rows (b, C), class by class."""
-        return block_times(blocks, _class_first(rows)).T
+        return self._all(block_times(blocks, self._own(rows)))
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """Rows (b, C) by class, (n, b), of the n classes whose blocks are here: all, unless shared out."""
+        return rows.T.contiguous()
+
+    def _all(self, classes: Tensor) -> Tensor:
+        """The way back: rows (b, C) of what is known by class, (n, b), here."""
+        return classes.T
+
+    def _total(self, of_own: Tensor) -> Tensor:
+        """A sum over all classes, of the sum over those here."""
+        return of_own
 
 
 Gram = BlockGram | DenseGram
-
-
-def _class_first(rows: Tensor) -> Tensor:
-    """(C, b), contiguous, of (b, C)."""
-    return rows.T.contiguous()
