@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bayes_clip.backbone import pocket
+from bayes_clip.backbone.batched import HALF, ImageEncoder, check_features
 from bayes_clip.backbone.factory import Parts, create
 from bayes_clip.backbone.fingerprint import fingerprint
+from bayes_clip.backbone.lora import is_adapter
 from bayes_clip.backbone.prefetch import ahead, workers_for
 from bayes_clip.backbone.templates import DEFAULT_TEMPLATES, fill
 from bayes_clip.errors import UserError
 from bayes_clip.progress import track
 
 IMAGE_BATCH = 64
-BATCHES_PER_COPY = 32  # features wait on the device so long: each copy has the host wait for it
 TEXT_BATCH = 256
-HALF = torch.float16  # of autocast: ten bits of mantissa, where bfloat16 has seven
+PRECISIONS = ("auto", "float32")
 MOST_ELONGATED = 8  # sides longer than 8 times the other are cut to their middle before resizing
 
 Picture = Image.Image | Tensor  # RGB, or (3, h, w) uint8; (3, h, w) floating point: preprocessed already
@@ -47,6 +49,7 @@ class Backbone:
     preprocess: Callable[[Any], Tensor]
     preprocessing: dict[str, Any]
     tokenize: Callable[[list[str]], Tensor]
+    half: bool = False  # pictures are encoded in float16 by autocast
     asked: str = ""  # the name it was asked for by, from which it can be loaded again; empty: `name`
 
     def __repr__(self) -> str:
@@ -64,11 +67,12 @@ class Backbone:
 
     @property
     def precision(self) -> str:
-        """What pictures are encoded in: ``float32``; on a GPU ``float16`` (autocast; weights stay float32).
+        """What pictures are encoded in: ``float32``, or ``float16`` by autocast.
 
-        Features of one picture in both differ by rounding.
+        Weights and features are float32 in either case, and so are texts; features of one picture in both
+        differ by rounding.
         """
-        return str(HALF if self._on_gpu else torch.float32).removeprefix("torch.")
+        return str(HALF if self.half else torch.float32).removeprefix("torch.")
 
     def prepare(self, picture: Picture) -> Tensor:
         """The pixels (3, h, w) that the model sees; what is floating point already is returned as it is."""
@@ -108,24 +112,16 @@ class Backbone:
         before the next one is sent.
 
         Raises:
-            UserError: pixels of another size than the model's.
+            UserError: pixels of another size than the model's; features that are NaN or infinite.
         """
-        done: list[Tensor] = []
-        waiting: list[Tensor] = []
-        batch: list[Tensor] = []
-        for index, picture in enumerate(track(pixels, description, total)):
-            self._check_pixels(picture, index)
-            batch.append(picture)
-            if len(batch) == batch_size:
-                waiting.append(self._encode_batch(batch))
-                batch = []
-            if len(waiting) == BATCHES_PER_COPY:
-                done.append(torch.cat(waiting).cpu())
-                waiting = []
-        if batch:
-            waiting.append(self._encode_batch(batch))
-        if waiting:
-            done.append(torch.cat(waiting).cpu())
+        encoder = ImageEncoder(
+            self.name,
+            partial(self.model.encode_image, normalize=False),
+            self.image_size,
+            torch.device(self.device),
+            self.half,
+        )
+        done = encoder(track(pixels, description, total), batch_size)
         return torch.cat(done) if done else torch.empty(0, self.feature_dim)
 
     @torch.inference_mode()
@@ -147,7 +143,11 @@ class Backbone:
             )
             for i in range(0, len(texts), TEXT_BATCH)
         ]
-        return torch.cat(features).float().cpu() if features else torch.empty(0, self.feature_dim)
+        if not features:
+            return torch.empty(0, self.feature_dim)
+        encoded = torch.cat(features).float().cpu()
+        check_features(encoded, f"prompt {{}}: its text features on {self.name}", half=False)
+        return encoded
 
     def text_features(self, class_names: Sequence[str], templates: Sequence[str] | None = None) -> Tensor:
         """Unit text features of classes (C, D): normalised prompt features, averaged over the templates.
@@ -164,50 +164,33 @@ class Backbone:
         """Words of `prompts` that the backbone never saw, each once; none where it does not say."""
         return [] if self.vocabulary is None else pocket.unknown_words(prompts, self.vocabulary)
 
-    @property
-    def _on_gpu(self) -> bool:
-        return torch.device(self.device).type == "cuda"
-
-    def _encode_batch(self, batch: list[Tensor]) -> Tensor:
-        if self._on_gpu and not batch[0].is_cuda:
-            # what is stacked in pinned memory is copied while this thread stacks the next batch
-            pinned = torch.empty(len(batch), *batch[0].shape, dtype=batch[0].dtype, pin_memory=True)
-            pixels = torch.stack(batch, out=pinned).to(self.device, non_blocking=True)
-        else:
-            pixels = torch.stack(batch).to(self.device)
-        # channels last: convolutions read the channels of a pixel together
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", HALF, enabled=self._on_gpu):
-            return self.model.encode_image(pixels, normalize=False).float()
-
-    def _check_pixels(self, pixels: Tensor, index: int) -> None:
-        wanted = (3, *self.image_size)
-        if pixels.shape != wanted:
-            raise UserError(
-                f"picture {index}: pixels {tuple(pixels.shape)}, and {self.name} takes {wanted} of what is "
-                "preprocessed already; give pictures, or uint8 tensors (3, h, w)"
-            )
-
     def _sized(self, image: Image.Image) -> Image.Image:
         # where the middle is cropped out anyway, a hair-thin picture must not be blown up first
         return middle_part(image) if self.preprocessing.get("resize_mode") == "shortest" else image
 
 
-def load_backbone(name: str = pocket.NAME, pretrained: str | None = None, device: str = "cpu") -> Backbone:
+def load_backbone(
+    name: str = pocket.NAME, pretrained: str | None = None, device: str = "cpu", precision: str = "auto"
+) -> Backbone:
     """Load a backbone: ``pocket_clip``, which is embedded, or any open_clip model.
 
-    `name` is an open_clip architecture (``ViT-B-32``), a JSON config file of one, ``hf-hub:org/model`` or
-    ``local-dir:folder``; `pretrained` is an open_clip tag or a checkpoint file.
+    `name` is an open_clip architecture (``ViT-B-32``), a JSON config file of one, a folder with
+    ``open_clip_config.json`` and weights, or ``hf-hub:org/model``. `pretrained` is an open_clip tag or a
+    checkpoint file (a fine-tuned one too), with ``+FOLDER`` for a LoRA adapter of PEFT that is merged into
+    it; of a model that brings its weights, ``pocket_clip`` too, the adapter's folder alone. `precision` is
+    ``auto`` (pictures in float16 by autocast on a GPU, float32 on a CPU) or ``float32``.
 
     Raises:
-        UserError: unknown architecture, tag, file or device; a failed download; weights that do not fit.
+        UserError: unknown architecture, tag, file, device or precision; a failed download; weights that do
+            not fit.
     """
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: give {' or '.join(PRECISIONS)}")
     if name == pocket.NAME:
-        if pretrained is not None:
-            raise UserError(f"--pretrained {pretrained}: pocket_clip has its own weights; leave it out")
-        return _load_pocket(device)
-    backbone = _backbone(create(name, pretrained, device), pretrained, device)
-    return replace(backbone, asked=str(Path(name).resolve()) if name.endswith(".json") else name)
+        backbone = _load_pocket(pretrained, device)
+    else:
+        backbone = _backbone(create(name, pretrained, device), device)
+    return replace(backbone, half=precision == "auto" and torch.device(device).type == "cuda")
 
 
 def middle_part(image: Image.Image) -> Image.Image:
@@ -220,22 +203,31 @@ def middle_part(image: Image.Image) -> Image.Image:
     return image.crop((left, top, width - left, height - top))
 
 
-def _load_pocket(device: str) -> Backbone:
+def _load_pocket(adapter: str | None, device: str) -> Backbone:
+    if adapter is not None and not is_adapter(Path(adapter.removeprefix("+"))):
+        raise UserError(
+            f"--pretrained {adapter}: pocket_clip has its own weights; leave it out, or give a LoRA folder"
+        )
     folder = pocket.pocket_folder()
-    files = str(pocket.config_file(folder)), str(pocket.weights_file(folder))
-    parts = create(*files, device, pocket.preprocessing(folder))
-    backbone = _backbone(parts, None, device)
-    templates = pocket.default_templates(folder) or DEFAULT_TEMPLATES
-    return replace(backbone, default_templates=templates, vocabulary=pocket.vocabulary(folder))
+    weights = str(pocket.weights_file(folder)) + ("" if adapter is None else f"+{adapter.removeprefix('+')}")
+    parts = create(str(pocket.config_file(folder)), weights, device, pocket.preprocessing(folder))
+    asked = None if parts.pretrained is None or adapter is None else "+" + parts.pretrained.rpartition("+")[2]
+    return replace(
+        _backbone(parts, device),
+        pretrained=asked,
+        default_templates=pocket.default_templates(folder) or DEFAULT_TEMPLATES,
+        vocabulary=pocket.vocabulary(folder),
+        asked=pocket.NAME,
+    )
 
 
-def _backbone(parts: Parts, pretrained: str | None, device: str) -> Backbone:
+def _backbone(parts: Parts, device: str) -> Backbone:
     with torch.inference_mode():
         dimension = parts.model.encode_text(parts.tokenize([""]).to(device)).shape[-1]
     return Backbone(
         name=parts.name,
-        pretrained=pretrained,
-        fingerprint=fingerprint(parts.name, parts.model.state_dict(), parts.preprocessing),
+        pretrained=parts.pretrained,
+        fingerprint=fingerprint(parts.identity, parts.model.state_dict(), parts.preprocessing),
         logit_scale=float(parts.model.logit_scale.detach().exp()),
         feature_dim=dimension,
         default_templates=DEFAULT_TEMPLATES,
@@ -245,6 +237,7 @@ def _backbone(parts: Parts, pretrained: str | None, device: str) -> Backbone:
         preprocess=parts.preprocess,
         preprocessing=parts.preprocessing,
         tokenize=parts.tokenize,
+        asked=parts.asked,
     )
 
 

@@ -14,13 +14,13 @@ import open_clip
 import torch
 from torch import Tensor
 
-from bayes_clip.errors import UserError, nearest
+from bayes_clip.backbone.checkpoint import check_finite, load_into
+from bayes_clip.backbone.hub import hub_reachable
+from bayes_clip.backbone.lora import merge_adapter
+from bayes_clip.backbone.naming import FOLDER, HUB, Weights, find_weights, open_clip_name, read_folder_config
+from bayes_clip.errors import UserError
 
-SCHEMAS = ("hf-hub:", "local-dir:")  # names by which open_clip finds config and weights together
-CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
-
-# Names this package taught to open_clip, with the file of each: the registry there is one for all.
-_registered: dict[str, Path] = {}
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # what a tag says of it
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,13 @@ class Parts:
     """What open_clip makes of a name: the model, its preprocessing of one picture, and its tokenizer."""
 
     name: str  # as open_clip lists it
+    identity: str  # what stands for the architecture in a fingerprint: the name; of a folder, its config
+    asked: str  # from which it can be loaded again, from any folder
+    pretrained: str | None  # likewise
     model: Any  # open_clip.CLIP or a kindred class
     preprocess: Callable[[Any], Tensor]
     preprocessing: dict[str, Any]  # size, mean, std, interpolation, resize mode
     tokenize: Callable[[list[str]], Tensor]
-
-
-def register_config(path: Path) -> str:
-    """Teach open_clip the architecture in the JSON file `path`; returns its name, the file's stem.
-
-    Raises:
-        UserError: no such file, no open_clip config, or a name that another model bears already.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such open_clip config; check the path")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no JSON ({error}); give an open_clip model config") from None
-    if not isinstance(config, dict) or any(key not in config for key in CONFIG_KEYS):
-        raise UserError(f"{path}: not an open_clip model config; it needs {', '.join(CONFIG_KEYS)}")
-    name, resolved = path.stem, path.resolve()
-    if name in open_clip.list_models() and _registered.get(name) != resolved:
-        raise UserError(f"{path}: open_clip knows another model by the name '{name}'; rename the file")
-    if name not in _registered:
-        open_clip.add_model_config(resolved)
-        _registered[name] = resolved
-    return name
 
 
 def create(
@@ -62,32 +42,46 @@ def create(
 ) -> Parts:
     """Build an open_clip model with weights, in float32 and evaluation mode.
 
-    `name` is an architecture that open_clip lists (``/`` read as ``-``), a JSON config file of one, or
-    ``hf-hub:...`` or ``local-dir:...`` with weights of their own; `pretrained` is a tag or a checkpoint file;
-    `preprocessing` may overrule ``image_mean``, ``image_std``, ``image_interpolation`` and
-    ``image_resize_mode``.
+    `name` is an architecture that open_clip lists (``/`` read as ``-``), a JSON config file of one, a folder
+    with ``open_clip_config.json`` and weights (also ``local-dir:...``), or ``hf-hub:...``; `pretrained` as
+    `find_weights` reads it. `preprocessing` may overrule ``image_mean``, ``image_std``,
+    ``image_interpolation`` and ``image_resize_mode``; a checkpoint file is seen as the architecture's tags
+    are, where they agree.
 
     Raises:
         UserError: unknown architecture, tag, file or device; a failed download; weights that do not fit.
     """
     check_device(device)
-    if name.endswith(".json"):
-        name = register_config(Path(name))
-    if not name.startswith(SCHEMAS):
-        name = name.replace("/", "-")
-        _check_architecture(name)
-        _check_pretrained(name, pretrained)
-    try:
-        with _quiet():
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, device=device, **(preprocessing or {})
-            )
-            tokenize = open_clip.get_tokenizer(name)
-    # open_clip, the hub and torch raise whatever they like for a failed download or foreign weights
-    except Exception as error:
-        raise UserError(_what_went_wrong(name, pretrained, error)) from error
-    model = model.eval().requires_grad_(False)
-    return Parts(name, model, preprocess, dict(open_clip.get_model_preprocess_cfg(model)), tokenize)
+    asked, name = name, open_clip_name(name)
+    weights = find_weights(name, pretrained)
+    if weights.file is not None:
+        preprocessing = {**agreed_preprocessing(name), **(preprocessing or {})}
+    model, preprocess, tokenize = _built(name, weights, device, preprocessing or {})
+    if weights.file is not None:
+        load_into(model, weights.file, name)
+    if weights.adapter is not None:
+        merge_adapter(model, weights.adapter, name)
+    model = model.float().eval().requires_grad_(False)
+    check_finite(model.state_dict(), f"{name} {weights}".strip())
+    return Parts(
+        name=name,
+        identity=_identity(name),
+        asked=str(Path(asked).resolve()) if asked.endswith(".json") and not name.startswith(FOLDER) else name,
+        pretrained=str(weights) or None,
+        model=model,
+        preprocess=preprocess,
+        preprocessing=dict(open_clip.get_model_preprocess_cfg(model)),
+        tokenize=tokenize,
+    )
+
+
+def agreed_preprocessing(name: str) -> dict[str, Any]:
+    """How all tags of an architecture see pictures, for open_clip's factory; empty where they differ."""
+    configs = [
+        open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)
+    ]
+    ways = [{f"image_{key}": config[key] for key in PREPROCESSING if key in config} for config in configs]
+    return ways[0] if ways and all(way == ways[0] for way in ways) else {}
 
 
 def check_device(device: str) -> None:
@@ -99,32 +93,52 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device}: not available here ({reason}); use --device cpu") from None
 
 
-def _check_architecture(name: str) -> None:
-    known = open_clip.list_models()
-    if name not in known:
-        hint = nearest(name, known) or " open_clip.list_models() lists them."
-        raise UserError(f"--backbone {name}: open_clip has no such model.{hint}")
+def _built(
+    name: str, weights: Weights, device: str, preprocessing: dict[str, Any]
+) -> tuple[Any, Callable[[Any], Tensor], Callable[[list[str]], Tensor]]:
+    """Model, preprocessing and tokenizer; weights of a tag or of the hub are fetched and loaded.
+
+    Nothing is left at its random start: without the weights asked for open_clip fails here.
+    """
+    fetched = weights.file is None
+    try:
+        with _quiet(), hub_reachable(needed=fetched or name.startswith(HUB)):
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name,
+                pretrained=weights.tag,
+                device=device,
+                load_weights=fetched,
+                require_pretrained=fetched,
+                pretrained_text=False,
+                **preprocessing,
+            )
+            return model, preprocess, open_clip.get_tokenizer(name)
+    # open_clip, the hub and torch raise whatever they like for a failed download or foreign weights
+    except Exception as error:
+        raise UserError(_what_went_wrong(name, weights, error)) from error
 
 
-def _check_pretrained(name: str, pretrained: str | None) -> None:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    there_are = f"tags of {name}: {', '.join(tags)}" if tags else f"there are no tags for {name}"
-    if pretrained is None:
-        raise UserError(f"--backbone {name}: no weights named; add --pretrained TAG or FILE ({there_are})")
-    if open_clip.is_pretrained_cfg(name, pretrained) or Path(pretrained).is_file():
-        return
-    hint = nearest(pretrained, tags)
-    raise UserError(f"--pretrained {pretrained}: neither a tag nor a checkpoint file ({there_are}).{hint}")
+def _identity(name: str) -> str:
+    if not name.startswith(FOLDER):
+        return name
+    config = read_folder_config(Path(name.removeprefix(FOLDER)))["model_cfg"]
+    return FOLDER + json.dumps(config, sort_keys=True)  # a folder that is moved stays what it is
 
 
-def _what_went_wrong(name: str, pretrained: str | None, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _what_went_wrong(name: str, weights: Weights, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rpartition("Last error: ")[2][:200]
     if "transformers" in reason and isinstance(error, (ImportError, AssertionError, RuntimeError)):
         return f"--backbone {name}: its text tower needs another package ({reason}); pip install transformers"
-    if pretrained is not None and Path(pretrained).is_file():
-        return f"{pretrained}: these weights do not fit {name} ({reason}); name the architecture they are of"
+    if weights.file is not None:
+        return f"--backbone {name}: cannot be built ({reason}); correct its config"
+    if name.startswith(HUB):
+        model = name.removeprefix(HUB)
+        return (
+            f"--backbone {name}: could not be fetched or loaded ({reason}); check name and network, or "
+            f"fetch it elsewhere (hf download {model} --local-dir FOLDER) and give --backbone FOLDER"
+        )
     return (
-        f"--backbone {name} {pretrained or ''}: its weights could not be fetched or loaded ({reason}); "
+        f"--backbone {name} {weights}: its weights could not be fetched or loaded ({reason}); "
         "check the network, or give a checkpoint file you have with --pretrained FILE"
     )
 

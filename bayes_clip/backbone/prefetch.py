@@ -19,10 +19,9 @@ NAME = "bayes-clip-pictures"
 
 
 def workers_for(device: str) -> int:
-    """Threads that make pictures ready: as many as torch may use on a CPU, one per core beside a GPU."""
-    if torch.device(device).type == "cpu":
-        return torch.get_num_threads()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads that make pictures ready: one per core, and on a CPU no fewer than torch may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores, torch.get_num_threads()) if torch.device(device).type == "cpu" else cores
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prompt templates: sentences with ``{}`` where the class name goes; those that stand ready, and one's own."""
+"""Prompt templates: sentences with ``{}`` where the class name goes, built in or one's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLACEHOLDER = "{}"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 ENSEMBLE, LARGE_ENSEMBLE = "ensemble", "ensemble_80"
 
-# CoOp's single prompt of each of its data sets, by the data set's folder (Zhou et al. 2022, zero-shot trainer).
+# CoOp's single prompt of each of its data sets, by their folders (Zhou et al. 2022, zero-shot trainer).
 COOP_TEMPLATES: dict[str, str] = {
     "imagenet": "a photo of a {}.",
     "caltech-101": "a photo of a {}.",

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bayes_clip.backbone.factory import register_config
+from bayes_clip.backbone.naming import register_config
 
 FOLDER = Path(__file__).resolve().parent
 CONFIG_FILE = FOLDER / "pocket_clip.json"

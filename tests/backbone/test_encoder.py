@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bayes_clip.backbone import encoder
+from bayes_clip.backbone import batched, encoder
+from bayes_clip.backbone.batched import ImageEncoder
 from bayes_clip.backbone.encoder import Backbone, load_backbone, middle_part
 from bayes_clip.backbone.prefetch import NAME
 from bayes_clip.errors import UserError
@@ -75,7 +76,7 @@ def test_pictures_encode_bit_for_bit_as_their_own_pixels_do(
 def test_features_are_copied_from_the_device_after_several_batches(
     tiny: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "BATCHES_PER_COPY", 2)
+    monkeypatch.setattr(batched, "BATCHES_PER_COPY", 2)
     pictures = random_pictures(9)
     expected = torch.cat([tiny.encode_images([picture]) for picture in pictures])
     torch.testing.assert_close(tiny.encode_images(pictures, batch_size=2), expected, rtol=1e-5, atol=1e-6)
@@ -95,7 +96,7 @@ def test_an_encoder_that_fails_leaves_no_thread_behind(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Backbone, "_encode_batch", interrupted)
+    monkeypatch.setattr(ImageEncoder, "_batch", interrupted)
     monkeypatch.setattr(encoder, "workers_for", lambda device: 2)
     with pytest.raises(KeyboardInterrupt):
         tiny.encode_images(random_pictures(30), batch_size=2)
@@ -104,7 +105,7 @@ def test_an_encoder_that_fails_leaves_no_thread_behind(
 
 def test_a_cpu_encodes_in_float32(tiny: Backbone) -> None:
     assert tiny.precision == "float32"
-    assert replace(tiny, device="cuda").precision == "float16"
+    assert replace(tiny, half=True).precision == "float16"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from bayes_clip.backbone.encoder import Backbone, load_backbone
-from bayes_clip.backbone.factory import register_config
+from bayes_clip.backbone.naming import register_config
 from bayes_clip.data.digit_images import DIGIT_CLASS_NAMES, VARIANTS, DigitVariant, digit_images
 from bayes_clip.data.rendered_shapes import HELD_OUT_COMBINATIONS, render_shapes_task
 from models.pocket_clip import measure
