@@ -187,7 +187,7 @@ def main(
     run: bool = typer.Option(True, help="fit what is missing; else tables of what is there"),
 ) -> None:
     """Run what is not there yet, then write the tables."""
-    reading, draws = Reading(None, out / "features"), Draws(SHOTS, SEEDS)
+    reading, draws = Reading(None), Draws(SHOTS, SEEDS)
     prepared = [prepare(DataSet(path.stem, path), None, reading, draws) for path in tasks if run]
     for grid in grids() if run else ():
         for failure in run_protocol(grid, prepared, out).failures:

@@ -15,11 +15,13 @@ import bayes_clip
 from bayes_clip.cli.checking import check
 from bayes_clip.cli.fitting import compare, fit
 from bayes_clip.cli.protocol import protocol
+from bayes_clip.cli.storing import features, store
 from bayes_clip.cli.suggesting import suggest
 from bayes_clip.cli.tables import complain, line, listing, show
 from bayes_clip.cli.transporting import transport
 from bayes_clip.cli.updating import update
-from bayes_clip.cli.using import evaluate, features, predict
+from bayes_clip.cli.using import evaluate, predict
+from bayes_clip.data.store_place import use_store
 from bayes_clip.errors import UserError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -46,7 +48,9 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, check, features):
+for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, check):
+    app.command()(command)
+for command in (features, store):
     app.command()(command)
 
 
@@ -91,6 +95,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
+    use_store("default")
     try:
         status = app(args=arguments, prog_name="bayes-clip", standalone_mode=False)
     except Exception as error:

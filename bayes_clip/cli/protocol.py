@@ -57,6 +57,8 @@ def protocol(
     pretrained: options.Pretrained = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -102,7 +104,7 @@ def protocol(
     if not found.data_sets:
         raise UserError(f"{root}: none of the data sets is there; the table says where to get them")
     encoder = values.encoder(backbone, pretrained, device)
-    reading = Reading(encoder, out / "features", templates, skip_broken, allow_unknown_classes)
+    reading = Reading(encoder, templates, skip_broken, allow_unknown_classes)
     prepared, shifts = prepare_all(found, reading, Draws(grid.shots, grid.seeds), device)
     outcome = run_protocol(grid, prepared, out, shifts)
     if outcome.rows:

@@ -33,6 +33,8 @@ def suggest(
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:

@@ -49,6 +49,8 @@ def transport(
     ] = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:

@@ -60,6 +60,8 @@ def update(
     pretrained: options.Pretrained = None,
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     resume: Resume = False,

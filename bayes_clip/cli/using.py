@@ -1,4 +1,4 @@
-"""The commands that use what was learnt, or prepare it: predict, evaluate and features."""
+"""The commands that use what was learnt: predict and evaluate."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def predict(
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:
@@ -70,6 +72,8 @@ def evaluate(
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:
@@ -109,30 +113,3 @@ def evaluate(
 
         save_arviz(to_arviz(known, loaded.query_rows, loaded.query_labels), arviz)
     tables.show_comparison(comparison, out)
-
-
-def features(
-    images: options.InputName,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Or FILE.safetensors.")],
-    backbone: options.BackboneName = None,
-    pretrained: options.Pretrained = None,
-    skip_broken: options.SkipBroken = False,
-    device: options.Device = "cpu",
-    debug: options.Debug = False,
-) -> None:
-    """Run the encoder once over a picture or a folder and keep the features.
-
-    \b
-    Examples
-      bayes-clip features photos/ --out photos.npz
-      bayes-clip features photos/ --backbone ViT-B-32 --pretrained openai --out photos.npz
-    """
-    from bayes_clip.data.arrays import check_destination
-    from bayes_clip.data.feature_file import save_feature_file
-    from bayes_clip.data.resolve import load_input
-
-    check_destination(out)
-    encoded = load_input(images, values.encoder(backbone, pretrained, device), skip_broken, device)
-    save_feature_file(encoded, out)
-    tables.notes(encoded.notes)
-    tables.line(f"{len(encoded)} rows of {encoded.features.shape[1]} features in {out}")

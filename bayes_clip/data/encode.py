@@ -1,9 +1,9 @@
-"""From picture files to features: read by threads, encoded in batches, broken ones named or skipped."""
+"""From pictures to features: encoded once, kept, and broken ones named or skipped."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bayes_clip.data.images import load_image, thumbnail
+from bayes_clip.data.encode_stream import encode_stream
 from bayes_clip.data.rows import Pictures
+from bayes_clip.data.sources import Listed, Source, as_source, read_picture
 from bayes_clip.errors import UserError
 
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
@@ -31,59 +32,42 @@ class Encoded:
 
 def encode_files(
     backbone: Backbone,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Source],
     *,
     skip_broken: bool = False,
     with_thumbnails: bool = False,
     description: str = "encoding pictures",
 ) -> Encoded:
-    """Encode picture files in order.
+    """Encode pictures, in order: files by their paths, or any `Source`. Those kept on disk are not computed.
+
+    To share the work out among processes, give each a stretch of `paths` and put the results together: the
+    features of a picture do not depend on the others. With one store (`store_folder`) for all of them it is
+    enough that each calls this; who asks last finds every row there.
 
     Raises:
         UserError: a picture that cannot be read, unless `skip_broken`; or none that can.
     """
-    from bayes_clip.backbone.prefetch import ahead, workers_for
-
-    kept: list[int] = []
-    small: list[Tensor] = []
-    broken: list[UserError] = []
-
-    def read(path: Path) -> tuple[Tensor, Tensor | None] | UserError:
-        try:
-            image = load_image(path)
-        except UserError as error:
-            return error
-        return backbone.prepare(image), thumbnail(image) if with_thumbnails else None
-
-    def readable(pictures: Iterable[tuple[Tensor, Tensor | None] | UserError]) -> Iterator[Tensor]:
-        for index, picture in enumerate(pictures):
-            if isinstance(picture, UserError):
-                if not skip_broken:
-                    raise picture
-                broken.append(picture)
-                continue
-            pixels, little = picture
-            kept.append(index)
-            if little is not None:
-                small.append(little)
-            yield pixels
-
-    with ahead(read, paths, workers_for(backbone.device)) as pictures:
-        features = backbone.encode_pixels(readable(pictures), description=description, total=len(paths))
+    listing = (Listed(as_source(path)) for path in paths)
+    blocks = list(encode_stream(backbone, listing, len(paths), skip_broken, with_thumbnails, description))
+    broken = [error for block in blocks for error in block.broken]
+    kept = tuple(place for block in blocks for place in block.places)
     if broken and not kept:
         raise UserError(f"none of {len(paths)} pictures can be read; the first: {broken[0]}")
+    small = [little for block in blocks for little in block.thumbnails]
     return Encoded(
-        features=features,
-        kept=tuple(kept),
+        features=torch.cat([block.features for block in blocks] or [torch.empty(0, backbone.feature_dim)]),
+        kept=kept,
         thumbnails=torch.stack(small) if small else None,
         notes=tuple(f"skipped {error}" for error in broken),
     )
 
 
-def picture_files(paths: Sequence[Path], kept: Sequence[int]) -> Pictures:
-    """The picture files that could be read, to be read again by programs that take more than features."""
+def picture_files(paths: Sequence[Path | Source], kept: Sequence[int]) -> Pictures:
+    """The pictures that could be read, to be read again by programs that take more than features."""
     return Pictures(
-        lambda number: load_image(paths[number]), tuple(kept), called=lambda number: str(paths[number])
+        lambda number: read_picture(paths[number]),
+        tuple(kept),
+        called=lambda number: as_source(paths[number]).name,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bayes_clip.data.images import is_picture
+from bayes_clip.data.sources import Source
 from bayes_clip.errors import UserError
 
 NAMES_FILE = "classnames.txt"
@@ -18,9 +19,9 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class Pictures:
-    """Paths of pictures and, where known, the class index of each."""
+    """Paths of pictures, or other places that they are read from, and where known the class of each."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Source, ...]
     labels: tuple[int, ...] | None
 
     def __len__(self) -> int:
@@ -37,6 +38,7 @@ class ImageFolder:
     query: Pictures
     notes: tuple[str, ...]
     templates: tuple[str, ...] | None = None  # of its prompts; None: the backbone's own
+    mirrors: bool = True  # whether a mirror image is still a picture of the same class
 
 
 def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
@@ -71,34 +73,6 @@ def scan_folder(root: str | Path, partial: bool = False) -> ImageFolder:
     else:
         query = _test_pictures(test, [folder.name for folder in folders], notes)
     return ImageFolder(root, class_names, support, query, tuple(notes))
-
-
-def list_pictures(path: str | Path) -> tuple[Pictures, tuple[str, ...] | None]:
-    """List one picture, or all pictures at any depth under a folder, sorted by path.
-
-    Returns the pictures and the class names: the names of the folders where every picture lies in a folder
-    right under `path`, else None (and no labels).
-
-    Raises:
-        UserError: no such path, or no picture in it.
-    """
-    path = Path(path)
-    if path.is_file():
-        return Pictures((path,), None), None
-    path = existing_folder(path)
-    found: list[Path] = []
-    for folder, subfolders, files in os.walk(path):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if is_picture(Path(name))]
-    if not found:
-        raise UserError(f"{path}: no pictures in this folder; check the path")
-    found.sort(key=lambda picture: picture.relative_to(path).parts)
-    parents = [picture.relative_to(path).parts[:-1] for picture in found]
-    if any(len(parent) != 1 for parent in parents):
-        return Pictures(tuple(found), None), None
-    folders = sorted({parent[0] for parent in parents})
-    labels = tuple(folders.index(parent[0]) for parent in parents)
-    return Pictures(tuple(found), labels), tuple(_readable(name) for name in folders)
 
 
 def existing_folder(path: str | Path) -> Path:
@@ -197,14 +171,15 @@ def _chosen(pictures: Pictures, labels: np.ndarray, mask: np.ndarray) -> Picture
     return Pictures(tuple(pictures.paths[row] for row in rows), tuple(labels[rows].tolist()))
 
 
-def _readable(folder_name: str) -> str:
+def readable_name(folder_name: str) -> str:
+    """What the class of a folder is called unless a file says otherwise."""
     return folder_name.replace("_", " ").strip() or folder_name
 
 
 def _class_names(root: Path, folders: list[str]) -> tuple[str, ...]:
     path = root / NAMES_FILE
     if not path.is_file():
-        return tuple(_readable(name) for name in folders)
+        return tuple(readable_name(name) for name in folders)
     try:
         lines = [line.strip(" \r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:

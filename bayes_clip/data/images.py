@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -21,6 +22,7 @@ SUFFIXES = frozenset(
     )
 )  # fmt: skip
 THUMBNAIL_SIDE = 64  # pixels
+READING = 1  # counted up when a picture comes to be read otherwise: features kept on disk are then made anew
 _FILTERS = threading.Lock()  # filters of warnings are the whole process's, and pictures are read by threads
 # Pillow reports damage by whatever its decoders happen to raise.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
@@ -32,33 +34,55 @@ def is_picture(path: Path) -> bool:
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Read `path` as an RGB picture, turned upright as its EXIF data say.
-
-    Transparency is laid on white; 16-bit grey is divided by 257; other wide grey (32-bit, floating point) is
-    stretched from its own minimum and maximum to 0 and 255; of an animation the first frame counts.
+    """Read `path` as an RGB picture, as `decode_image` does.
 
     Raises:
-        UserError: missing, truncated or damaged, no picture at all, or so many pixels (more than
-            ``PIL.Image.MAX_IMAGE_PIXELS``) that decoding it could exhaust the memory.
+        UserError: missing or not readable, or what `decode_image` refuses.
+    """
+    return decode_image(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """What the file of a picture holds.
+
+    Raises:
+        UserError: missing or not readable.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such picture; check the path")
     try:
-        with _opened(path) as opened:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}); change its permissions or remove it") from None
+
+
+def decode_image(content: bytes, name: str | Path) -> Image.Image:
+    """The bytes of a picture as RGB, turned upright as its EXIF data say; a refusal calls it `name`.
+
+    Transparency is laid on white; 16-bit grey is divided by 257; other wide grey (32-bit, floating point) is
+    stretched from its own minimum and maximum to 0 and 255; of an animation the first frame counts.
+
+    Raises:
+        UserError: truncated or damaged, no picture at all, or so many pixels (more than
+            ``PIL.Image.MAX_IMAGE_PIXELS``) that decoding it could exhaust the memory.
+    """
+    try:
+        with _opened(content) as opened:
             opened.load()
             _check_pixels(opened)  # some formats say only now how large they are
             return _as_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         raise UserError(
-            f"{path}: no picture that can be read; convert it to PNG or JPEG, or remove it"
+            f"{name}: no picture that can be read; convert it to PNG or JPEG, or remove it"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = f"{Image.MAX_IMAGE_PIXELS:,}"
-        raise UserError(f"{path}: more than {limit} pixels (a decompression bomb?); shrink it") from None
+        raise UserError(f"{name}: more than {limit} pixels (a decompression bomb?); shrink it") from None
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged picture ({reason}); replace it or skip broken pictures") from None
+        raise UserError(f"{name}: damaged picture ({reason}); replace it or skip broken pictures") from None
 
 
 def thumbnail(image: Image.Image) -> Tensor:
@@ -67,10 +91,10 @@ def thumbnail(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(content: bytes) -> Image.Image:
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(io.BytesIO(content))
 
 
 def _check_pixels(image: Image.Image) -> None:

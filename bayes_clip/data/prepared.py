@@ -16,12 +16,12 @@ from bayes_clip.data.checks import unit_rows
 from bayes_clip.data.coop_dataset import scan_coop_dataset
 from bayes_clip.data.coop_layouts import IMAGENET, Layout
 from bayes_clip.data.dataset_root import DataSet, Found
-from bayes_clip.data.encode import picture_files
+from bayes_clip.data.encode import Encoded, encode_files, picture_files
 from bayes_clip.data.folder_task import folder_task
 from bayes_clip.data.image_folder import ImageFolder, Pictures, scan_folder
 from bayes_clip.data.imagenet import imagenet_ids, scan_shift
-from bayes_clip.data.remembered import Remembered
 from bayes_clip.data.resolve import load_task
+from bayes_clip.data.sources import Source
 from bayes_clip.data.task import Pool, Task, drawn_rows
 
 if TYPE_CHECKING:  # open_clip takes seconds to import; feature tasks do without
@@ -46,7 +46,6 @@ class Reading:
     """How pictures become features, the same for every data set."""
 
     backbone: Backbone | None  # None: there are no pictures, or feature tasks alone
-    memory: Path  # the folder where features are kept
     templates: str | None = None  # None: CoOp's for its data sets, else the backbone's own
     skip_broken: bool = False
     allow_unknown_classes: bool = False
@@ -138,7 +137,7 @@ def prepare(data_set: DataSet, folder: ImageFolder | None, reading: Reading, dra
         None if reading.templates is None else read_templates(reading.templates),
         reading.skip_broken,
         reading.allow_unknown_classes,
-        encode=Remembered(reading.memory, data_set.name),
+        encode=_without_thumbnails,
     )
     task = replace(task, name=data_set.name)  # a link has the name of the data set, its target any
     if reading.skip_broken:
@@ -158,8 +157,7 @@ def prepare_shift(
     """
     assert reading.backbone is not None
     shifted = scan_shift(path, layout, ids)
-    remembered = Remembered(reading.memory, layout.folder)
-    encoded = remembered(reading.backbone, shifted.pictures.paths, skip_broken=reading.skip_broken)
+    encoded = encode_files(reading.backbone, shifted.pictures.paths, skip_broken=reading.skip_broken)
     features, norms = unit_rows(encoded.features, f"{path}: features")
     task = replace(
         imagenet,
@@ -175,6 +173,18 @@ def prepare_shift(
         notes=encoded.notes,
     )
     return ShiftedTask(task, shifted.classes)
+
+
+def _without_thumbnails(
+    backbone: Backbone,
+    paths: Sequence[Path | Source],
+    *,
+    skip_broken: bool = False,
+    with_thumbnails: bool = False,
+    description: str = "encoding pictures",
+) -> Encoded:
+    """As `encode_files`; nothing is read again for pictures that no report of a protocol shows."""
+    return encode_files(backbone, paths, skip_broken=skip_broken, description=description)
 
 
 def _is_of(task: Task, backbone: Backbone) -> bool:

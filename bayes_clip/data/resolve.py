@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bayes_clip.backbone.templates import read_templates
 from bayes_clip.data.arrays import is_array_file
 from bayes_clip.data.builtin import TASKS, builtin_task
@@ -16,7 +14,8 @@ from bayes_clip.data.coop_dataset import is_coop_dataset, scan_coop_dataset
 from bayes_clip.data.encode import encode_files, picture_files
 from bayes_clip.data.feature_file import FeatureFile, load_feature_file, load_feature_task, make_feature_file
 from bayes_clip.data.folder_task import folder_task
-from bayes_clip.data.image_folder import list_pictures, scan_folder
+from bayes_clip.data.image_folder import scan_folder
+from bayes_clip.data.listing import list_pictures
 from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError, nearest
 
@@ -59,7 +58,7 @@ def load_task(
 def load_input(
     path: str | Path, backbone: Backbone | None = None, skip_broken: bool = False, device: str = "cpu"
 ) -> FeatureFile:
-    """Load INPUT: a picture, a folder of pictures at any depth, a feature file, or a task's query side.
+    """Load INPUT: pictures in any of the forms of `list_pictures`, a feature file, or a task's query side.
 
     Pictures are encoded with `backbone` (``pocket_clip`` unless given, then on `device`).
 
@@ -69,23 +68,22 @@ def load_input(
     path = Path(path)
     if is_array_file(path) and not path.is_dir():
         return load_feature_file(path)
-    pictures, class_names = list_pictures(path)
+    listing = list_pictures(path)
     backbone = backbone or _pocket(device)
-    encoded = encode_files(backbone, pictures.paths, skip_broken=skip_broken)
-    labels = None
-    if pictures.labels is not None:
-        labels = np.array(pictures.labels)[list(encoded.kept)]
+    listed = list(listing)
+    sources = [picture.source for picture in listed]
+    encoded = encode_files(backbone, sources, skip_broken=skip_broken)
     file = make_feature_file(
         encoded.features,
-        paths=[str(pictures.paths[index]) for index in encoded.kept],
-        labels=labels,
-        class_names=class_names,
+        paths=[sources[index].name for index in encoded.kept],
+        labels=[listed[index].label for index in encoded.kept] if listing.labelled else None,
+        class_names=listing.class_names,
         backbone=backbone.fingerprint,
         precision=backbone.precision,
-        notes=encoded.notes,
+        notes=(*listing.notes, *encoded.notes),
         source=str(path),
     )
-    return replace(file, pictures=picture_files(pictures.paths, encoded.kept))
+    return replace(file, pictures=picture_files(sources, encoded.kept))
 
 
 def with_ood(task: Task, outside: FeatureFile) -> Task:

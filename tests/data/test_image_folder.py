@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bayes_clip.data.image_folder import ImageFolder, list_pictures, scan_folder
+from bayes_clip.data.image_folder import ImageFolder, scan_folder
 from bayes_clip.errors import UserError
 
 SavePictures = Callable[..., Path]
@@ -121,30 +121,6 @@ def test_an_empty_class_a_missing_folder_and_a_file_are_refused(save_pictures: S
     (root / "dog").mkdir()
     with pytest.raises(UserError, match="dog: no pictures in this class folder"):
         scan_folder(root)
-
-
-def test_one_picture_is_a_list_of_one(save_pictures: SavePictures) -> None:
-    path = save_pictures(*PETS) / "cat" / "1.png"
-    pictures, class_names = list_pictures(path)
-    assert (pictures.paths, pictures.labels, class_names) == ((path,), None, None)
-
-
-def test_a_folder_of_classes_keeps_its_labels(save_pictures: SavePictures) -> None:
-    pictures, class_names = list_pictures(save_pictures(*PETS))
-    assert class_names == ("cat", "sea otter")
-    assert pictures.labels == (0, 0, 0, 1, 1, 1)
-
-
-def test_a_flat_or_a_deep_folder_has_no_labels(save_pictures: SavePictures) -> None:
-    root = save_pictures("b.png", "a/deep/c.png", "a/d.png", ".hidden/e.png")
-    pictures, class_names = list_pictures(root)
-    assert [str(path.relative_to(root)) for path in pictures.paths] == ["a/d.png", "a/deep/c.png", "b.png"]
-    assert pictures.labels is None and class_names is None
-
-
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pictures in this folder"):
-        list_pictures(tmp_path)
 
 
 def test_of_a_partial_folder_everything_is_support(save_pictures: SavePictures) -> None:

@@ -22,7 +22,7 @@ def test_only_what_is_drawn_is_encoded_and_draws_are_those_from_the_whole(
     pocket: Backbone, tmp_path: Path
 ) -> None:
     coop_split(tmp_path / "root" / "dtd", train=8, test=2)
-    reading = Reading(pocket, tmp_path / "features")
+    reading = Reading(pocket)
     (prepared,), shifts = prepare_all(find_data_sets(tmp_path / "root"), reading, DRAWS)
     assert prepared.task.name == "dtd" and shifts == []
     assert len(prepared.task.support_labels) <= 4 * 4 < len(prepared.pool.labels) == 4 * 8
@@ -41,7 +41,7 @@ def test_a_link_has_the_name_of_the_data_set(pocket: Backbone, tmp_path: Path) -
     coop_split(tmp_path / "elsewhere", names=("star", "ring"), train=2, test=1)
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "dtd").symlink_to(tmp_path / "elsewhere")
-    (prepared,), _ = prepare_all(find_data_sets(tmp_path / "root"), Reading(pocket, tmp_path / "f"), DRAWS)
+    (prepared,), _ = prepare_all(find_data_sets(tmp_path / "root"), Reading(pocket), DRAWS)
     assert prepared.task.name == "dtd"
 
 
@@ -50,8 +50,8 @@ def test_skipping_broken_pictures_draws_from_those_that_can_be_read(pocket: Back
     (root / "images" / "star" / "star_0.png").write_bytes(b"broken")
     found = find_data_sets(tmp_path / "root")
     with pytest.raises(UserError, match=r"star_0\.png: no picture"):
-        prepare_all(found, Reading(pocket, tmp_path / "f"), Draws((3,), (1,)))
-    (prepared,), _ = prepare_all(found, Reading(pocket, tmp_path / "f", skip_broken=True), Draws((3,), (1,)))
+        prepare_all(found, Reading(pocket), Draws((3,), (1,)))
+    (prepared,), _ = prepare_all(found, Reading(pocket, skip_broken=True), Draws((3,), (1,)))
     assert len(prepared.pool.labels) == 4 * 3 - 1
     assert len(few_shot(prepared.task, 3, 1, prepared.pool).support_labels) == 11
 
@@ -64,9 +64,9 @@ def test_a_feature_task_has_the_encoder_that_was_asked_for_if_it_is_its_own(
     save_feature_task(own, tmp_path / "root" / "own.npz")
     save_feature_task(tiny_task(name="other"), tmp_path / "root" / "other.npz")
     found = find_data_sets(tmp_path / "root")
-    asked, _ = prepare_all(found, Reading(pocket, tmp_path / "features"), DRAWS)
+    asked, _ = prepare_all(found, Reading(pocket), DRAWS)
     assert [one.task.encoder for one in asked] == [None, pocket]
-    unasked, _ = prepare_all(found, Reading(None, tmp_path / "features"), DRAWS)
+    unasked, _ = prepare_all(found, Reading(None), DRAWS)
     assert [one.task.encoder for one in unasked] == [None, None]
     assert [one.identity for one in asked] == [one.identity for one in unasked]
 
@@ -75,7 +75,7 @@ def test_all_is_listed_before_anything_is_encoded(pocket: Backbone, tmp_path: Pa
     coop_split(tmp_path / "root" / "dtd", names=("star", "ring"), train=1, test=1)
     save_shapes(tmp_path / "root" / "eurosat" / "2750", "star", 1)
     with pytest.raises(UserError, match="eurosat: no split file"):
-        prepare_all(find_data_sets(tmp_path / "root"), Reading(pocket, tmp_path / "features"), DRAWS)
+        prepare_all(find_data_sets(tmp_path / "root"), Reading(pocket), DRAWS)
     assert not (tmp_path / "features").exists()
 
 
@@ -84,7 +84,7 @@ def test_variants_of_imagenet_keep_its_classes_and_say_which_they_have(
 ) -> None:
     imagenet(tmp_path / "root", 2, 1)
     found = find_data_sets(tmp_path / "root", with_shifts=True)
-    (prepared,), shifts = prepare_all(found, Reading(pocket, tmp_path / "features"), DRAWS)
+    (prepared,), shifts = prepare_all(found, Reading(pocket), DRAWS)
     assert [one.task.name for one in shifts] == ["imagenetv2", "imagenet-sketch", "imagenet-adversarial"]
     adversarial = shifts[-1]
     assert adversarial.classes == (1, 3, 4) and adversarial.task.query_labels.tolist() == [1, 1, 3, 3, 4, 4]

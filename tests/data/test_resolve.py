@@ -128,9 +128,9 @@ def test_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
     for name in ("gone.npz", "gone.png", "gone"):
         with pytest.raises(UserError, match=f"{name}: no such file"):
             load_input(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match=r"notes\.txt: no picture"):
-        load_input(tmp_path / "notes.txt")
+    (tmp_path / "notes.md").write_text("no picture")
+    with pytest.raises(UserError, match=r"notes\.md: no picture"):
+        load_input(tmp_path / "notes.md")
 
 
 def test_outside_features_take_the_place_of_the_tasks_own(

@@ -33,7 +33,7 @@ def prepared(root: Path, tasks: dict[str, int]) -> list[Prepared]:
     for name, seed in tasks.items():
         save_feature_task(tiny_task(4, shots=4, seed=seed, name=name), root / f"{name}.npz")
     draws = Draws(GRID.shots, GRID.seeds)
-    return prepare_all(find_data_sets(root, list(tasks)), Reading(None, root / "features"), draws)[0]
+    return prepare_all(find_data_sets(root, list(tasks)), Reading(None), draws)[0]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_cell_that_cannot_be_fitted_keeps_no_other_from_it(
 def test_what_cannot_run_on_a_data_set_is_left_out_as_in_a_comparison(tmp_path: Path) -> None:
     save_feature_task(tiny_task(4, text=False, name="bare"), tmp_path / "bare.npz")
     draws = Draws((1,), (1,))
-    bare, _ = prepare_all(find_data_sets(tmp_path), Reading(None, tmp_path / "features"), draws)
+    bare, _ = prepare_all(find_data_sets(tmp_path), Reading(None), draws)
     grid = replace(GRID, shots=(1,), seeds=(1,))
     outcome = run_protocol(grid, bare, tmp_path / "run")
     assert {row["engine"] for row in outcome.rows} == {"map", "ekf"}
