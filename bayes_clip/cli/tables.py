@@ -30,6 +30,12 @@ COMPARISON: tuple[Column, ...] = (
     ("fit_seconds", "fit s", 1),
     ("self_check", "own check", None),
 )
+INTERVALS: tuple[Column, ...] = (
+    ("metric", "score", None),
+    ("value", "value", 3),
+    ("low", "95 % from", 3),
+    ("high", "to", 3),
+)
 PROTOCOL: tuple[Column, ...] = (("part", "classes", None), *COMPARISON[:7])
 PROTOCOL_KEY = ("task", "shots", "model", "engine")
 
@@ -101,6 +107,11 @@ def show_comparison(comparison: Comparison, folder: Path | None) -> None:
     notes(comparison.notes)
     if folder is not None:
         line(f"report: {folder / 'report.html'}")
+
+
+def interval_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Every score of one posterior with its interval over the query rows."""
+    return plain_table(INTERVALS, rows)
 
 
 def verdict_table(verdicts: Verdicts) -> Table:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bayes_clip.evaluation import metrics
+from bayes_clip.evaluation.calibration import debiased_ece, max_calibration_error, top_label_ece
 from bayes_clip.evaluation.metrics import Array
 from bayes_clip.evaluation.selective import aurc
+from bayes_clip.evaluation.smooth_ece import smooth_ece
 
 if TYPE_CHECKING:
     from bayes_clip.data.task import Task
@@ -24,11 +26,13 @@ METRIC_COLUMNS: tuple[str, ...] = (
     *("prior_variance", "fit_seconds", "predict_seconds"),
     # Up to here the order is fixed for good; what follows may grow.
     *("classwise_ece", "ood_fpr95", "aurc", "covariance", "rule", "predictive", "novelty_score", "backbone"),
+    *("ece_10", "ece_20", "top_label_ece", "debiased_ece", "max_calibration_error", "smooth_ece"),
     "self_check",
 )
 
 SCORE_COLUMNS: tuple[str, ...] = (
     *("accuracy", "nll", "brier", "ece", "adaptive_ece", "classwise_ece", "aurc", "ood_auroc", "ood_fpr95"),
+    *("ece_10", "ece_20", "top_label_ece", "debiased_ece", "max_calibration_error", "smooth_ece"),
 )
 MEASURED_COLUMNS: tuple[str, ...] = (*SCORE_COLUMNS, "prior_variance", "fit_seconds", "predict_seconds")
 
@@ -91,6 +95,12 @@ def score(
         "aurc": aurc(confidence, correct),
         "ood_auroc": "" if ood_novelty is None else metrics.auroc(novelty, ood_novelty),
         "ood_fpr95": "" if ood_novelty is None else metrics.fpr_at_95_tpr(novelty, ood_novelty),
+        "ece_10": metrics.ece(probabilities, labels, 10),
+        "ece_20": metrics.ece(probabilities, labels, 20),
+        "top_label_ece": top_label_ece(probabilities, labels),
+        "debiased_ece": debiased_ece(probabilities, labels),
+        "max_calibration_error": max_calibration_error(probabilities, labels),
+        "smooth_ece": smooth_ece(probabilities, labels),
     }
 
 

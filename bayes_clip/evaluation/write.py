@@ -1,4 +1,4 @@
-"""The files of a comparison that programs read: metrics.csv, predictions.npz, config.json."""
+"""The files of a comparison that programs read: tables as CSV, predictions.npz, config.json."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from bayes_clip.evaluation.intervals import INTERVAL_COLUMNS
 from bayes_clip.evaluation.results import Cell, Comparison
+from bayes_clip.evaluation.row_tests import PAIRED_COLUMNS
 from bayes_clip.versions import installed_versions
 
+Rows = Sequence[Mapping[str, Cell]]
 
-def write_tables(comparison: Comparison, folder: Path) -> None:
-    """Write metrics.csv, predictions.npz and config.json into an existing folder."""
+
+def write_tables(comparison: Comparison, folder: Path, intervals: Rows, pairs: Rows) -> None:
+    """Write metrics, intervals and pairs as CSV, predictions.npz and config.json into an existing folder."""
     columns = comparison.columns()
     write_csv(folder / "metrics.csv", columns, [run.row for run in comparison.runs])
+    write_csv(folder / "intervals.csv", INTERVAL_COLUMNS, intervals)
+    write_csv(folder / "paired.csv", PAIRED_COLUMNS, pairs)
     np.savez_compressed(folder / "predictions.npz", **prediction_arrays(comparison))  # type: ignore[arg-type]
     config = full_config(comparison)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")

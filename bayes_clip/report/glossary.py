@@ -42,7 +42,9 @@ TERMS: tuple[tuple[str, str], ...] = (
         "Expected calibration error. Test images are put into 15 bins by confidence; in each, the mean "
         "confidence is compared with the accuracy; the gaps are averaged, weighted by the images in the bin. "
         "Adaptive ECE uses bins of equal size. Classwise ECE does it for the probability of "
-        "every class and averages.",
+        "every class and averages. Smooth ECE blurs instead of binning, as much as the error is large. "
+        "Top-label ECE bins the images of every predicted class on their own. Debiased ECE is the root mean "
+        "square of the gaps, less what chance alone would show.",
     ),
     (
         "Floor of the ECE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -17,6 +18,9 @@ from bayes_clip.report.style import engine_of
 from bayes_clip.report.svg import inline
 from bayes_clip.report.tables import data_rows, metric_table
 from bayes_clip.report.words import headline, verdict
+
+if TYPE_CHECKING:
+    from bayes_clip.report.sureness import Sureness
 
 TEMPLATE = "comparison.html.j2"
 
@@ -32,10 +36,15 @@ def environment() -> Environment:
     )
 
 
-def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mapping[str, str]) -> str:
+def render(
+    comparison: Comparison,
+    pictures: Sequence[Picture],
+    drawings: Mapping[str, str],
+    sure: Sequence[Sureness] = (),
+) -> str:
     """The whole page as text: figures, styles and script are inside; every text from outside is escaped.
 
-    `drawings` holds the SVG of every picture by its name.
+    `drawings` holds the SVG of every picture by its name, `sure` what to say of how sure the numbers are.
     """
     settings = settings_of(comparison)
     engines = list(dict.fromkeys(engine_of(label) for setting in settings for label in setting.arms))
@@ -46,6 +55,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mappin
     tasks = list(dict.fromkeys(setting.task for setting in settings))
     alone = len(comparison.runs) == 1
     sections = [("answer", "The answer"), ("question", "What was asked"), ("results", "All numbers")]
+    sections += [("sure", "How sure they are")] if sure else []
     sections += [(f"task-{index}", task) for index, task in enumerate(tasks, 1)]
     return (
         environment()
@@ -62,6 +72,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], drawings: Mappin
             verdicts=[verdict(setting) for setting in detailed(settings)],
             data=data_rows(comparison.tasks, settings),
             tables=[metric_table(setting) for setting in settings],
+            sure=sure,
             pictures=[
                 (picture, inline(drawings[picture.name], picture.name, picture.alt)) for picture in pictures
             ],

@@ -17,6 +17,7 @@ COLUMNS: tuple[tuple[str, str, int, bool | None, str], ...] = (
     ("ece", "ECE", 3, False, "gap between confidence and accuracy"),
     ("adaptive_ece", "Adaptive ECE", 3, False, "the same in bins of equal size"),
     ("classwise_ece", "Classwise ECE", 3, False, "the same for every class, averaged"),
+    ("smooth_ece", "Smooth ECE", 3, False, "the same without bins"),
     ("aurc", "AURC", 3, False, "error rate averaged over shares answered"),
     ("ood_auroc", "OOD AUROC", 3, True, "how well outside images are told"),
     ("ood_fpr95", "OOD FPR95", 3, False, "outside images let in when 95 % of test images are"),
@@ -24,6 +25,15 @@ COLUMNS: tuple[tuple[str, str, int, bool | None, str], ...] = (
     ("fit_seconds", "Fit,\u00a0s", 2, None, "seconds to fit"),
     ("predict_seconds", "Predict,\u00a0s", 2, None, "seconds to predict the test images"),
 )
+
+# What else is measured, and shown with its interval alone.
+SCORE_TITLES = {name: heading for name, heading, *_ in COLUMNS} | {
+    "ece_10": "ECE, 10 bins",
+    "ece_20": "ECE, 20 bins",
+    "top_label_ece": "Top-label ECE",
+    "debiased_ece": "Debiased ECE",
+    "max_calibration_error": "Largest gap of a bin",
+}
 
 
 @dataclass(frozen=True)

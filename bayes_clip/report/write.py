@@ -9,18 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bayes_clip.errors import UserError
+from bayes_clip.evaluation.intervals import interval_rows, resampled
+from bayes_clip.evaluation.kept_cells import FOLDER as CELLS
 from bayes_clip.evaluation.results import Comparison
+from bayes_clip.evaluation.row_tests import paired_rows
 from bayes_clip.evaluation.write import write_tables
+from bayes_clip.report.arms import settings_of
 from bayes_clip.report.figures import draw
 from bayes_clip.report.html import render
 from bayes_clip.report.picture import save_pictures
+from bayes_clip.report.sureness import sureness
 from bayes_clip.storage.files import UNFINISHED
 
-OUR_FILES = frozenset({"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"})
+OUR_FILES = frozenset(
+    {"metrics.csv", "predictions.npz", "config.json", "figures", "report.html"}
+    | {"intervals.csv", "paired.csv"}
+)
+UNTIL_DONE = frozenset({*OUR_FILES, CELLS})  # the cells go when the comparison is written
 
 
 def write_comparison(comparison: Comparison, directory: Path | str) -> None:
-    """Write metrics.csv, predictions.npz, config.json, figures/ (PNG and SVG) and report.html.
+    """Write metrics.csv, intervals.csv, paired.csv, predictions.npz, config.json, figures/ and report.html.
 
     The folder appears whole at the end, in the place of an earlier comparison if there is one.
 
@@ -29,14 +38,17 @@ def write_comparison(comparison: Comparison, directory: Path | str) -> None:
     """
     if not comparison.runs:
         raise UserError("nothing to report: no engine ran on any task; ask for other --engines")
+    every = resampled(comparison.runs)
+    intervals, pairs = interval_rows(every), paired_rows(comparison, every)
     with whole_folder(directory) as folder:
-        write_tables(comparison, folder)
+        write_tables(comparison, folder, intervals, pairs)
         pictures = draw(comparison)
         drawings = save_pictures(pictures, folder / "figures")
-        (folder / "report.html").write_text(render(comparison, pictures, drawings), encoding="utf-8")
+        sure = sureness(settings_of(comparison), intervals, pairs)
+        (folder / "report.html").write_text(render(comparison, pictures, drawings, sure), encoding="utf-8")
 
 
-def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES, option: str = "--out") -> None:
+def check_writable(directory: Path | str, ours: frozenset[str] = UNTIL_DONE, option: str = "--out") -> None:
     """Refuse a folder that files named `ours` cannot be written to; leaves nothing behind. For before work.
 
     Raises:
@@ -63,7 +75,7 @@ def check_writable(directory: Path | str, ours: frozenset[str] = OUR_FILES, opti
 
 
 @contextmanager
-def whole_folder(directory: Path | str, ours: frozenset[str] = OUR_FILES) -> Iterator[Path]:
+def whole_folder(directory: Path | str, ours: frozenset[str] = UNTIL_DONE) -> Iterator[Path]:
     """A temporary folder beside `directory`, which takes its place when the block ends without an error.
 
     What is there already is replaced if it holds nothing but files named `ours`.

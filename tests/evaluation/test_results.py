@@ -12,6 +12,7 @@ import torch
 
 from bayes_clip.data.task import make_task
 from bayes_clip.evaluation import metrics
+from bayes_clip.evaluation.intervals import intervals
 from bayes_clip.evaluation.results import (
     METRIC_COLUMNS,
     SCORE_COLUMNS,
@@ -22,6 +23,7 @@ from bayes_clip.evaluation.results import (
     score,
     summarise,
 )
+from bayes_clip.evaluation.row_tests import paired_rows
 from bayes_clip.evaluation.write import write_tables
 
 FIRST_COLUMNS = (
@@ -84,7 +86,7 @@ def test_standard_error_of_one_number_is_unknown() -> None:
 
 
 def test_csv_has_one_line_per_run_and_reads_back_exactly(comparison: Comparison, tmp_path: Path) -> None:
-    write_tables(comparison, tmp_path)
+    write_tables(comparison, tmp_path, intervals(comparison), paired_rows(comparison))
     text = (tmp_path / "metrics.csv").read_text()
     assert text.startswith(FIRST_COLUMNS + ",") and text.splitlines()[0].endswith(",extra")
     rows = list(csv.DictReader(text.splitlines()))
@@ -95,7 +97,7 @@ def test_csv_has_one_line_per_run_and_reads_back_exactly(comparison: Comparison,
 
 
 def test_predictions_give_back_the_numbers_of_the_table(comparison: Comparison, tmp_path: Path) -> None:
-    write_tables(comparison, tmp_path)
+    write_tables(comparison, tmp_path, intervals(comparison), paired_rows(comparison))
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as arrays:
         for index, one in enumerate(comparison.runs):
             found = metrics.nll(arrays[f"probabilities_{index}"], arrays[f"labels_{index}"])
@@ -105,7 +107,7 @@ def test_predictions_give_back_the_numbers_of_the_table(comparison: Comparison, 
 
 
 def test_config_tells_versions_and_notes(comparison: Comparison, tmp_path: Path) -> None:
-    write_tables(comparison, tmp_path)
+    write_tables(comparison, tmp_path, intervals(comparison), paired_rows(comparison))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["seeds"] == [0, 1] and config["notes"] == ["a note"]
     assert config["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
