@@ -6,14 +6,17 @@ as LoRA's authors define it (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 202
 
 Supported: ``torch.nn.Linear`` anywhere in the model, and ``torch.nn.MultiheadAttention``, whose joint map of
 queries, keys and values (3 W, W) PEFT changes as ``<name>.attn.lora_A`` and whose output map as
-``<name>.attn.base_layer.out_proj.lora_A``. Convolutions, embeddings, bare parameters (``visual.proj``,
-``text_projection``), whole modules saved beside (``modules_to_save``), biases and DoRA are refused by name.
+``<name>.attn.base_layer.out_proj.lora_A``. That output map PEFT up to 0.21 changes by 2 s B A, in training as
+well (huggingface/peft, pull request 3774), so it is doubled here too: an adapter acts as it was trained.
+Convolutions, embeddings, bare parameters (``visual.proj``, ``text_projection``), whole modules saved beside
+(``modules_to_save``), biases and DoRA are refused by name.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +34,11 @@ PREFIX = "base_model.model."  # of every name that PEFT saves
 # settings under which the change is not s B A, or the weights it belongs to are not the base's
 OTHER_METHODS = (
     *("use_dora", "use_qalora", "use_bdlora", "kasa_config", "monteclora_config", "arrow_config"),
-    *(
-        "alora_invocation_tokens",
-        "layer_replication",
-        "fan_in_fan_out",
-        "modules_to_save",
-        "target_parameters",
-    ),
+    *("alora_invocation_tokens", "layer_replication", "fan_in_fan_out", "modules_to_save"),
+    "target_parameters",
 )
+OUTPUT_MAP = ".base_layer.out_proj"
+COUNTS_OUTPUT_TWICE = (0, 21)  # the last release of PEFT known to
 STARTS_THAT_KEEP_THE_BASE = ("gaussian", "eva", "orthogonal")  # besides true and false
 
 
@@ -99,12 +99,26 @@ def _change(layer: str, pair: Mapping[str, Tensor], config: Mapping[str, Any], f
     if {*pair} != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
         shapes = {f"lora_{side}": tuple(part.shape) for side, part in pair.items()}
         raise UserError(f"{file}: {layer} has {shapes}; it needs lora_A (r, in) and lora_B (out, r)")
-    rank, module = pair["A"].shape[0], layer.removesuffix(".base_layer.out_proj")
+    rank, module = pair["A"].shape[0], layer.removesuffix(OUTPUT_MAP)
     alpha = next(
         (value for pattern, value in (config.get("alpha_pattern") or {}).items() if _is_of(pattern, module)),
         config["lora_alpha"],
     )
-    return LowRank(pair["A"], pair["B"], alpha / (rank**0.5 if config.get("use_rslora") else rank))
+    times = _times_of_output(config, file) if module != layer else 1
+    return LowRank(pair["A"], pair["B"], times * alpha / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _times_of_output(config: Mapping[str, Any], file: Path) -> int:
+    """How often the PEFT that trained an adapter counts the change of an attention's output map."""
+    version = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version") or "0.0"))
+    if version is None or (int(version[1]), int(version[2])) <= COUNTS_OUTPUT_TWICE:
+        return 2
+    warnings.warn(
+        f"{file}: changes of attention outputs are counted once; PEFT up to 0.21 counts them twice, of "
+        f"{version[0]} it is not known here: compare features with those of your training program",
+        stacklevel=2,
+    )
+    return 1
 
 
 def _is_of(pattern: str, module: str) -> bool:
