@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from bayes_clip.posterior import Posterior, Source
 from bayes_clip.precision import full_precision
 from bayes_clip.runnable import why_not
 from bayes_clip.settings import FitSettings
+from bayes_clip.shard import Shard
 from bayes_clip.storage.checkpoint import Checkpoints
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
 from bayes_clip.views import augmented_views, deviations
@@ -99,13 +101,14 @@ def fit(
     settings: FitSettings | None = None,
     checkpoints: Checkpoints | None = None,
     program: type[AdapterModel] | Callable[..., Tensor] | None = None,
+    shard: Shard | None = None,
 ) -> Fit:
     """Fit one model program under one engine to the support set of `task`.
 
     `checkpoints` keeps where the filter stands, and may have it go on where an earlier process stopped. A fit
     that went on reports no steps: it did not see the earlier batches. `program`: a plain Pyro function
     ``model(inputs, labels=None)``, or a subclass of AdapterModel, instead of the one that `settings.model`
-    names.
+    names. `shard`: which classes' covariance this process holds; see `distributed`.
 
     Raises:
         UserError: zero_shot without text features, a covariance that does not fit or needs a linear head, a
@@ -127,7 +130,8 @@ def fit(
     settings = _with_covariance(settings, problem.program)
     tuned = None if checkpoints is None else checkpoints.tuned
     if tuned is None:
-        tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
+        chosen = partial(_tune, problem, settings, logit_variance, task.text_features is not None)
+        tuned = chosen() if shard is None else shard.of_first(chosen)
         if checkpoints is not None:
             checkpoints.keep_tuned(tuned)
     problem = problem.at(tuned.prior_variance)
@@ -135,11 +139,11 @@ def fit(
     if settings.engine == "ekf" and settings.chooses_noise:
         drift = None if checkpoints is None else checkpoints.drift
         if drift is None:
-            drift = _drift(problem, settings)
+            drift = _drift(problem, settings, shard)
             if checkpoints is not None:
                 checkpoints.keep_drift(drift)
         settings = replace(settings, process_noise=drift.process_noise)
-    weights, stream, steps = _learn(problem, settings, checkpoints)
+    weights, stream, steps = _learn(problem, settings, checkpoints, shard)
     source = Source(
         settings=settings,
         task=task.name,
@@ -156,24 +160,43 @@ def fit(
     return Fit(posterior, tuned, tuple(steps), seconds, drift, strayed)
 
 
-def _drift(problem: Problem, settings: FitSettings) -> Drift:
+@torch.no_grad()
+@full_precision()
+def left_out_logits(task: Task, settings: FitSettings) -> Tensor | None:
+    """Logits (N, C), float64, of every support row by a fit without its fold, at its most probable weights.
+
+    The prior variance is chosen as `fit` does, and nothing is fitted to all rows but what the folds need.
+    None where every class has a single row.
+
+    Raises:
+        UserError: as `fit`.
+    """
+    refuse_partial(task)
+    problem, logit_variance = _problem(task, settings, find_model(settings.model))
+    settings = _with_covariance(settings, problem.program)
+    tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
+    folds = held_out(problem, settings)
+    return None if folds is None else folds(tuned.prior_variance)[0].double().cpu()
+
+
+def _drift(problem: Problem, settings: FitSettings, shard: Shard | None) -> Drift:
     """The process noise under which the filter predicts the labels best, each before it is learned."""
 
     def scored(noise: float) -> list[StepInfo]:
-        return filtered(problem, replace(settings, process_noise=noise))[2]
+        return filtered(problem, replace(settings, process_noise=noise), shard=shard)[2]
 
     return estimate_process_noise(scored)
 
 
 def _learn(
-    problem: Problem, settings: FitSettings, checkpoints: Checkpoints | None
+    problem: Problem, settings: FitSettings, checkpoints: Checkpoints | None, shard: Shard | None
 ) -> tuple[Weights, Stream | None, list[StepInfo]]:
     """The engine's weights, what it takes to add labels to them (ekf alone), and the filter's infos."""
     if settings.engine != "ekf":
         weights, steps = infer(problem, settings)
         return weights, None, steps
     try:
-        belief, stream, steps = filtered(problem, settings, checkpoints)
+        belief, stream, steps = filtered(problem, settings, checkpoints, shard)
         broken = not belief.mean.isfinite().all()
     except torch.linalg.LinAlgError:
         broken = True

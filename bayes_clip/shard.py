@@ -59,7 +59,7 @@ class Shard:
                 said = [(True, make())]
             except UserError as error:
                 said = [(False, str(error))]
-        distributed.broadcast_object_list(said, src=0)
+        distributed.broadcast_object_list(said, src=0, device=torch.device("cpu"))
         went_well, made = said[0]
         if not went_well:
             raise UserError(made)

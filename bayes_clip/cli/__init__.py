@@ -5,6 +5,7 @@ The library is imported inside the commands, so that help comes without loading 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, NoReturn, TextIO
@@ -102,6 +103,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if "--debug" in arguments:
             raise
         foreseen = isinstance(error, (UserError, typer.TyperException))
+        if foreseen and "--distributed" in arguments and os.environ.get("RANK", "0") != "0":
+            sys.exit(2)  # the first process says the same
         hint = "" if foreseen else f"; this is a fault of the program ({type(error).__name__}); see --debug"
         complain(_one_line(error) + hint)
         sys.exit(2 if foreseen else 1)

@@ -41,6 +41,14 @@ Resume = Annotated[
         rich_help_panel=options.RUNNING,
     ),
 ]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Share the classes' covariances out over the processes that torchrun started.",
+        rich_help_panel=options.RUNNING,
+    ),
+]
 CheckpointEvery = Annotated[
     int | None,
     typer.Option(
@@ -174,6 +182,7 @@ def fit(
     checkpoint_every: CheckpointEvery = None,
     report: ReportFolder = None,
     dry_run: DryRun = False,
+    distributed: Distributed = False,
     debug: options.Debug = False,
 ) -> None:
     """Fit one posterior to a task's labels and keep it in a folder (safetensors and JSON).
@@ -188,6 +197,7 @@ def fit(
       bayes-clip fit features.npz --engine ekf --covariance full --prior-variance 0.01 --out posterior/
       bayes-clip fit features.npz --shots 16 --dry-run
       bayes-clip fit digits --shots 4 --out posterior/ --report runs/fit
+      torchrun --nproc-per-node 2 -m bayes_clip.cli fit features.npz --distributed --out posterior/
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
@@ -220,9 +230,21 @@ def fit(
         device=device,
         dtype=dtype,
     )
+    if distributed:
+        from bayes_clip.distributed import check_distributed
+
+        if resume or checkpoint_every is not None or report is not None or dry_run:
+            raise UserError(
+                "--distributed keeps no checkpoints and writes no report: leave out --resume, "
+                "--checkpoint-every, --report and --dry-run"
+            )
+        check_distributed(settings)
     encoder = values.encoder(backbone, pretrained, device)
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
+    if distributed:
+        _fit_across(_required(out), drawn, settings)
+        return
     if out is None or dry_run:
         _say_what_it_takes(drawn, settings)
         return
@@ -245,6 +267,16 @@ def _report(fitted: Fit | None, drawn: Task, out: Path, report: Path, config: di
         return
     write_fit(fitted, drawn, report, load_held_out(out), config)
     tables.line(f"report: {report / 'report.html'}")
+
+
+def _fit_across(out: Path, drawn: Task, settings: FitSettings) -> None:
+    from bayes_clip.distributed import fit_across, joined_processes
+
+    with joined_processes(settings.device) as place:
+        fitted = fit_across(out, drawn, settings, place)
+    if fitted is not None:
+        tables.line(f"{fitted} over {place.processes} processes in {out}")
+        tables.notes([*drawn.notes, *settings.remarks, *fitted.notes])
 
 
 def _required(out: Path | None) -> Path:

@@ -33,6 +33,7 @@ from bayes_clip.fitting import fit
 from bayes_clip.inference.batches import balanced_folds
 from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
+from bayes_clip.shard import Shard
 from bayes_clip.storage import folder as storage
 from bayes_clip.storage.folder import check_posterior_folder, write_posterior
 from bayes_clip.storage.lock import locked
@@ -86,11 +87,11 @@ class HeldOut:
         return threshold_for_risk(self.confidence, self.correct, risk, unseen_errors=1)
 
 
-def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
+def hold_out(task: Task, posterior: Posterior, shard: Shard | None = None) -> HeldOut | None:
     """Predict every support row of `task` by a fit of the folds it is not in, made as `posterior` was.
 
     The fits take over the prior variance and the covariance scale that were chosen for `posterior`. None
-    where every class has a single row, so that nothing can be left out.
+    where every class has a single row, so that nothing can be left out. `shard` as in `fit`.
     """
     folds = balanced_folds(task.support_labels, MOST_FOLDS)
     if not folds:
@@ -101,7 +102,7 @@ def hold_out(task: Task, posterior: Posterior) -> HeldOut | None:
     for index, fold in enumerate(track(folds, "Leaving out parts of the support set")):
         kept = torch.ones(count, dtype=torch.bool)
         kept[fold] = False
-        fitted = _fitted_alike(task.with_support(kept), posterior)
+        fitted = _fitted_alike(task.with_support(kept), posterior, shard)
         left_out, labels, rows = task.with_support(fold).support_rows, task.support_labels[fold], fold.numpy()
         prediction = fitted.predict(left_out)
         novelty[rows] = prediction.novelty.double().numpy()
@@ -187,10 +188,10 @@ def dated(posterior: Posterior, held_out: HeldOut | None) -> tuple[str, ...]:
     )
 
 
-def _fitted_alike(task: Task, posterior: Posterior) -> Posterior:
+def _fitted_alike(task: Task, posterior: Posterior, shard: Shard | None) -> Posterior:
     source, program = posterior.source, type(posterior.program)
     given = source.prior_variance if program.tunes_prior else None
     # plug_in while fitting, so that no covariance scale is chosen anew
     settings = replace(source.settings, prior_variance=given, predictive="plug_in")
-    fitted = fit(task, settings, program=program).posterior
+    fitted = fit(task, settings, program=program, shard=shard).posterior
     return Posterior(fitted.program, fitted.weights, source)

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from bayes_clip.gaussian import Belief, check_fits
 from bayes_clip.gaussian.point import Point
+from bayes_clip.gaussian.sharded import sharded_prior
 from bayes_clip.inference import kalman
 from bayes_clip.inference.feeding import Keeper, feed
 from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.laplace import laplace, laplace_of_program
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import find_mode, mode_problem, weights_of
-from bayes_clip.inference.program import Program, read_program
+from bayes_clip.inference.program import Program, read_program, require_head
 from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.program_mode import mode_of_program
 from bayes_clip.inference.sgd import Views, trained
@@ -28,6 +29,7 @@ from bayes_clip.inference.variational import DRAFT_STEPS, STEPS, variational
 from bayes_clip.model import AdapterModel, Context, Support
 from bayes_clip.observation import SOFTMAX
 from bayes_clip.settings import FitSettings
+from bayes_clip.shard import Shard
 from bayes_clip.threads import one_thread
 
 
@@ -101,21 +103,25 @@ def has_closed_form(program: Program) -> bool:
 
 
 def filtered(
-    problem: Problem, settings: FitSettings, keeper: Keeper | None = None
+    problem: Problem, settings: FitSettings, keeper: Keeper | None = None, shard: Shard | None = None
 ) -> tuple[Belief, Stream, list[StepInfo]]:
     """The filter over the labels: its belief, what it takes to add labels later, and the batches' infos.
 
-    `keeper` keeps where it stands after every batch, and may say where to go on.
+    `keeper` keeps where it stands after every batch, and may say where to go on. With a `shard` the belief
+    holds the covariance of this process's classes alone (`ShardedClassBlock`), and every process must call.
 
     Raises:
         UserError: a covariance that does not fit, or options that exclude each other.
     """
     program = problem.program
-    _check_memory(program, settings)
-    state = kalman.init(program.prior_mean, program.prior_variance, settings.family)
+    if shard is not None:
+        require_head(program, "--distributed")
+    _check_memory(program, settings, shard)
+    prior = program.prior_mean, program.prior_variance
+    belief = kalman.init(*prior, settings.family).belief if shard is None else sharded_prior(*prior, shard)
     return feed(
-        state.belief,
-        Stream(state.prior_mean, state.prior_variance, state.steps),
+        belief,
+        Stream(*prior, steps=0),
         problem.inputs,
         problem.labels,
         settings,
@@ -136,10 +142,12 @@ def _general_mode(problem: Problem, settings: FitSettings) -> Point | Belief:
         return laplace_of_program(settings.family, program, problem.inputs, mode)
 
 
-def _check_memory(program: Program, settings: FitSettings) -> None:
+def _check_memory(program: Program, settings: FitSettings, shard: Shard | None = None) -> None:
     if not settings.family:
         return
     classes, features = program.prior_mean.shape if program.is_head else (1, program.prior_mean.numel())
+    if shard is not None:
+        classes = shard.sizes[shard.rank]
     # Laplace inverts the whole precision in float64, whatever it returns.
     whole = settings.engine == "laplace" and settings.family == "full"
     dtype = torch.float64 if whole else settings.torch_dtype
