@@ -71,7 +71,11 @@ def destination(
 
 
 def origin_of(
-    posterior: Posterior, name: str | None = None, pretrained: str | None = None, device: str = "cpu"
+    posterior: Posterior,
+    name: str | None = None,
+    pretrained: str | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> Backbone:
     """The encoder that the posterior was fitted with: the one named, else its own, else pocket_clip.
 
@@ -92,7 +96,10 @@ def origin_of(
         )
     if name is None and posterior.program.context.encoder is not None:
         return posterior.program.context.encoder
-    encoder = load_backbone(device=device) if name is None else load_backbone(name, pretrained, device)
+    if name is None:
+        encoder = load_backbone(device=device)
+    else:
+        encoder = load_backbone(name, pretrained, device, precision)
     if own is not None and own != encoder.fingerprint:
         raise UserError(
             f"--from {encoder.name}: its fingerprint is {encoder.fingerprint}, and the posterior was fitted "

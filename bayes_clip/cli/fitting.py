@@ -86,6 +86,7 @@ def compare(
     ood: options.Outside = None,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
@@ -136,7 +137,7 @@ def compare(
     )
     asked = values.arms(models, engines, shots, seeds)
     cluster = values.cluster(workers, ray_address)
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     loaded = [
         load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device, ood) for task in tasks
     ]
@@ -171,6 +172,7 @@ def fit(
     seed: options.Seed = 0,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
@@ -239,7 +241,7 @@ def fit(
                 "--checkpoint-every, --report and --dry-run"
             )
         check_distributed(settings)
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device)
     drawn = few_shot(loaded, shots, seed)
     if distributed:

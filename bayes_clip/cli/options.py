@@ -188,20 +188,35 @@ Outside = Annotated[
 BackboneName = Annotated[
     str | None,
     typer.Option(
-        "--backbone", help="pocket_clip, or any open_clip model such as ViT-B-32.", rich_help_panel=ENCODER
+        "--backbone",
+        help="pocket_clip, any open_clip model such as ViT-B-32 (see bayes-clip backbones), hf-hub:ORG/MODEL, "
+        "or a folder of one.",
+        rich_help_panel=ENCODER,
     ),
 ]
 Pretrained = Annotated[
     str | None,
     typer.Option(
-        "--pretrained", help="Its weights: an open_clip tag or a checkpoint file.", rich_help_panel=ENCODER
+        "--pretrained",
+        help="Its weights: an open_clip tag or a checkpoint file; +FOLDER merges a LoRA adapter into them.",
+        rich_help_panel=ENCODER,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="Of the image encoder: auto (on a GPU float16 by autocast) or float32. Features are float32.",
+        rich_help_panel=ENCODER,
     ),
 ]
 Templates = Annotated[
     str | None,
     typer.Option(
         "--templates",
-        help="A prompt with {} for the class, a text file of them, or ensemble.",
+        help="A prompt with {} for the class, a text file of them, or a set by name (see bayes-clip backbones "
+        "--templates).",
+        show_default="the data set's own, else the backbone's",
         rich_help_panel=ENCODER,
     ),
 ]

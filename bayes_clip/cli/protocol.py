@@ -55,6 +55,7 @@ def protocol(
     predictive: options.Predictive = "auto",
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
@@ -103,7 +104,7 @@ def protocol(
         tables.show_missing(found.missing)
     if not found.data_sets:
         raise UserError(f"{root}: none of the data sets is there; the table says where to get them")
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     reading = Reading(encoder, templates, skip_broken, allow_unknown_classes)
     prepared, shifts = prepare_all(found, reading, Draws(grid.shots, grid.seeds), device)
     outcome = run_protocol(grid, prepared, out, shifts)

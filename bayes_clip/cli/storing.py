@@ -33,6 +33,7 @@ def features(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Or FILE.safetensors.")],
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
     no_store: options.NoStore = False,
@@ -75,7 +76,7 @@ def features(
     from bayes_clip.data.listing import list_pictures
 
     listing = list_pictures(images)
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     if encoder is None:
         from bayes_clip.backbone.encoder import load_backbone  # open_clip takes seconds to import
 

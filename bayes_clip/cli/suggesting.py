@@ -32,6 +32,7 @@ def suggest(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Also write a table.")] = None,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
     no_store: options.NoStore = False,
@@ -62,7 +63,7 @@ def suggest(
         check_place(out)
     known, held_out = load_posterior(posterior), load_held_out(posterior)
     check_request(known, k, by)
-    rows = load_input(pool, values.encoder(backbone, pretrained, device), skip_broken, device)
+    rows = load_input(pool, values.encoder(backbone, pretrained, device, precision), skip_broken, device)
     check_backbone(known, rows.backbone, pool)
     limit, notes = None, []
     if held_out is not None and not include_novel:

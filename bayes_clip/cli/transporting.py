@@ -47,6 +47,7 @@ def transport(
             rich_help_panel=options.ADAPTER,
         ),
     ] = None,
+    precision: options.Precision = "auto",
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
@@ -72,8 +73,8 @@ def transport(
     check_posterior(posterior)
     check_posterior_folder(out)
     known = load_posterior(posterior, device)
-    before = origin_of(known, origin, origin_pretrained, device)
-    after = load_backbone(to, pretrained, device)
+    before = origin_of(known, origin, origin_pretrained, device, precision)
+    after = load_backbone(to, pretrained, device, precision)
     prompts = None if templates is None else read_templates(templates)
     first, second = unlabelled_rows(unlabelled, before, after, skip_broken)
     moved = transport(known, destination(known, after, prompts), first, second, map_kind)

@@ -58,6 +58,7 @@ def update(
     seed: options.Seed = 0,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     templates: options.Templates = None,
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
@@ -87,7 +88,7 @@ def update(
     from bayes_clip.streaming import Pace
 
     check_posterior(posterior)
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     drawn = None
     if task is not None:
         loaded = load_task(task, encoder, templates, skip_broken, allow_unknown_classes, device, partial=True)

@@ -19,6 +19,7 @@ def predict(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.csv", help="Also write a table.")] = None,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
     no_store: options.NoStore = False,
@@ -48,7 +49,7 @@ def predict(
     if out is not None:
         check_place(out)
     known, held_out = load_posterior(posterior), load_held_out(posterior)
-    rows = load_input(inputs, values.encoder(backbone, pretrained, device), skip_broken, device)
+    rows = load_input(inputs, values.encoder(backbone, pretrained, device, precision), skip_broken, device)
     check_backbone(known, rows.backbone, inputs)
     sets = None if coverage is None else sets_of(known, held_out, rows.rows, coverage)
     prediction = known.predict(rows.rows)
@@ -71,6 +72,7 @@ def evaluate(
     ] = None,
     backbone: options.BackboneName = None,
     pretrained: options.Pretrained = None,
+    precision: options.Precision = "auto",
     skip_broken: options.SkipBroken = False,
     store: options.Store = None,
     no_store: options.NoStore = False,
@@ -99,7 +101,7 @@ def evaluate(
     if arviz is not None:
         check_place(arviz)
     known = load_posterior(posterior)
-    encoder = values.encoder(backbone, pretrained, device)
+    encoder = values.encoder(backbone, pretrained, device, precision)
     loaded = load_task(task, encoder, None, skip_broken, True, device, ood)
     check_backbone(known, loaded.backbone, task)
     loaded = in_class_order(loaded, known.class_names)

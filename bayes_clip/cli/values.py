@@ -130,15 +130,22 @@ def prior_variance(text: str) -> float | None:
     return value
 
 
-def encoder(backbone: str | None, pretrained: str | None, device: str) -> Backbone | None:
+def encoder(
+    backbone: str | None, pretrained: str | None, device: str, precision: str = "auto"
+) -> Backbone | None:
     """The backbone asked for; None where none is, so that it is loaded only if a task needs it.
 
     Raises:
-        UserError: weights without a model, a device that is not there, or what `load_backbone` refuses.
+        UserError: weights or a precision without a model, a device that is not there, or what
+            `load_backbone` refuses.
     """
     if backbone is None and pretrained is not None:
         raise UserError(
             f"--pretrained {pretrained}: of which model? add --backbone, such as --backbone ViT-B-32"
+        )
+    if backbone is None and precision != "auto":
+        raise UserError(
+            f"--precision {precision}: of which model? add --backbone, such as --backbone pocket_clip"
         )
     if backbone is None and device == "cpu":
         return None
@@ -146,4 +153,4 @@ def encoder(backbone: str | None, pretrained: str | None, device: str) -> Backbo
     from bayes_clip.backbone.factory import check_device
 
     check_device(device)
-    return None if backbone is None else load_backbone(backbone, pretrained, device)
+    return None if backbone is None else load_backbone(backbone, pretrained, device, precision)
