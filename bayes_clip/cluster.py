@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 RETRIES = 3  # of an item whose worker was killed
 STARTS = 3  # of a local cluster: Ray gives up after half a minute, which a busy machine may need
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+MOST_WAITING = 1000  # items that a cluster of unknown size is given at once
 KEPT = 2  # shared things that a worker keeps: items come ordered by them
 
 
@@ -80,7 +81,7 @@ def spread(
     cluster: Cluster,
     work: Callable[[Any, Any], Result],
     shared: Sequence[Any],
-    items: Sequence[tuple[int, Any]],
+    items: Iterable[tuple[int, Any]],
     device: str = "cpu",
 ) -> Iterator[tuple[int, Result | UserError]]:
     """``work(shared[i], item)`` for every (i, item), by number of the item as each one ends.
@@ -92,8 +93,9 @@ def spread(
         UserError: ray is missing, no cluster answers, a numbered device, or an item whose workers died.
         RuntimeError: any other error of `work`, with the worker's traceback as a note.
     """
-    ray = _ray()
-    with _session(ray, cluster, device):
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device {device}: a worker sees one device of its kind; use --device cpu or cuda")
+    with running(cluster) as ray:
         threads, place = cluster.threads, os.getcwd()
         remote = ray.remote(_worked).options(
             num_cpus=1 if cluster.address is None else threads,
@@ -101,7 +103,7 @@ def spread(
             max_retries=RETRIES,
         )
         stored = [ray.put(value) for value in shared]
-        most = cluster.workers or len(items)
+        most = cluster.workers or MOST_WAITING
         waiting: dict[Any, int] = {}
         todo = iter(enumerate(items))
         try:
@@ -118,6 +120,26 @@ def spread(
                 ray.cancel(left, force=True)
 
 
+@contextmanager
+def running(cluster: Cluster) -> Iterator[ModuleType]:
+    """Ray for the length of the block; one that this process has started already is used and left running.
+
+    Starting takes seconds: put a block around several comparisons, and they share it.
+
+    Raises:
+        UserError: ray is missing, or no cluster answers.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    _start(ray, cluster)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
 def _ray() -> ModuleType:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -128,21 +150,6 @@ def _ray() -> ModuleType:
             '--workers and --ray-address need Ray, which is not installed: pip install "bayes-clip[ray]"'
         ) from None
     return ray
-
-
-@contextmanager
-def _session(ray: ModuleType, cluster: Cluster, device: str) -> Iterator[None]:
-    """Ray for the length of the block; one that this process has started already is used and left running."""
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device {device}: a worker sees one device of its kind; use --device cpu or cuda")
-    if ray.is_initialized():
-        yield
-        return
-    _start(ray, cluster)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _start(ray: ModuleType, cluster: Cluster) -> None:

@@ -128,6 +128,8 @@ def fit(
     start = time.perf_counter()
     problem, logit_variance = _problem(task, settings, kind)
     settings = _with_covariance(settings, problem.program)
+    if shard is not None:
+        require_head(problem.program, "--distributed")
     tuned = None if checkpoints is None else checkpoints.tuned
     if tuned is None:
         chosen = partial(_tune, problem, settings, logit_variance, task.text_features is not None)

@@ -63,6 +63,8 @@ def protocol(
     allow_unknown_classes: options.AllowUnknownClasses = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    workers: options.Workers = None,
+    ray_address: options.RayAddress = None,
     debug: options.Debug = False,
 ) -> None:
     """Run the few-shot protocol of CoOp: models x engines x shots x seeds x data sets, with paired tests.
@@ -104,10 +106,11 @@ def protocol(
         tables.show_missing(found.missing)
     if not found.data_sets:
         raise UserError(f"{root}: none of the data sets is there; the table says where to get them")
+    cluster = values.cluster(workers, ray_address)
     encoder = values.encoder(backbone, pretrained, device, precision)
     reading = Reading(encoder, templates, skip_broken, allow_unknown_classes)
     prepared, shifts = prepare_all(found, reading, Draws(grid.shots, grid.seeds), device)
-    outcome = run_protocol(grid, prepared, out, shifts)
+    outcome = run_protocol(grid, prepared, out, shifts, cluster)
     if outcome.rows:
         tables.show(tables.protocol_table(write_protocol(outcome.rows, out)))
     tables.notes(outcome.notes)

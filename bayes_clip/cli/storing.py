@@ -48,6 +48,8 @@ def features(
             rich_help_panel=options.RUNNING,
         ),
     ] = None,
+    workers: options.Workers = None,
+    ray_address: options.RayAddress = None,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:
@@ -61,6 +63,7 @@ def features(
       bayes-clip features photos/ --backbone ViT-B-32 --pretrained openai --out photos.npz
       bayes-clip features 'shards-{000..012}.tar' --out shards.npz
       bayes-clip features paths.txt --out listed.safetensors --store /scratch/features
+      bayes-clip features paths.txt --out listed.npz --ray-address auto --store /shared/features
     """
     from bayes_clip.data.arrays import check_destination, is_array_file
     from bayes_clip.data.feature_file import load_feature_file, save_feature_file
@@ -75,12 +78,17 @@ def features(
     from bayes_clip.data.feature_stream import write_features
     from bayes_clip.data.listing import list_pictures
 
+    cluster = values.cluster(workers, ray_address)
     listing = list_pictures(images)
     encoder = values.encoder(backbone, pretrained, device, precision)
     if encoder is None:
         from bayes_clip.backbone.encoder import load_backbone  # open_clip takes seconds to import
 
         encoder = load_backbone(device=device)
+    if cluster is not None:
+        from bayes_clip.data.encode_across import encode_across
+
+        encode_across(cluster, encoder, listing, device)
     written = write_features(encoder, listing, out, skip_broken, readers)
     tables.notes([*listing.notes, *written.notes])
     tables.line(f"{written.rows} rows of {encoder.feature_dim} features in {out} ({_said(written)})")

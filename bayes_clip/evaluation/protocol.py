@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bayes_clip.cluster import Cluster, check_ray, spread
 from bayes_clip.data.coop_layouts import IMAGENET
 from bayes_clip.data.prepared import Prepared, ShiftedTask
 from bayes_clip.data.task import few_shot
@@ -56,14 +58,19 @@ class Outcome:
 
 
 def run_protocol(
-    grid: Grid, data_sets: Sequence[Prepared], folder: Path, shifts: Sequence[ShiftedTask] = ()
+    grid: Grid,
+    data_sets: Sequence[Prepared],
+    folder: Path,
+    shifts: Sequence[ShiftedTask] = (),
+    cluster: Cluster | None = None,
 ) -> Outcome:
     """Fit and score every cell that `folder` has no rows of yet, and keep its rows as it ends.
 
     Rows have the columns of a comparison's metrics.csv, then `part`. Draws are nested and the same for every
     model and engine. A run that is stopped goes on where it was; the grid and the data sets may grow. A cell
     that cannot be fitted is reported at the end and keeps no other from being fitted. ImageNet's fits are
-    also tried on `shifts`.
+    also tried on `shifts`. On a `cluster` cells are fitted at the same time; this process alone writes, and
+    the rows stand in the same order.
 
     Raises:
         UserError: an unknown name, or a folder whose rows were made with other settings or data.
@@ -75,23 +82,58 @@ def run_protocol(
     cells = list(cells_of(tasks, models, engines, grid.shots, grid.seeds, grid.settings, notes))
     if not cells:
         raise UserError(f"nothing to run: {notes[-1]}")
-    failures: list[str] = []
+    if cluster is not None:
+        check_ray()
     with locked(folder):
         remove_unfinished(folder)
         agree(folder / CONFIG, _shared(grid), {name: one.identity for name, one in by_name.items()})
         rows = read_rows(folder / TABLE, KEY)
         done = {_key(row) for row in rows}
         todo = [cell for cell in cells if not _keys(cell, grid, shifts) <= done]
-        for cell in track(todo, "Protocol"):
-            prepared = by_name[cell.task.name]
-            try:
-                fresh = _rows_of(cell, prepared, grid, _shifts_of(cell, shifts))
-            except UserError as error:
-                failures.append(f"{_said(cell)}: {error}")
-                continue
-            rows += [row for row in fresh if _key(row) not in done]
-            write_rows(folder / TABLE, rows, COLUMNS)
+        fitted: dict[int, list[Row]] = {}
+        failed: dict[int, str] = {}
+        with closing(_fitted(todo, by_name, grid, shifts, cluster)) as cells_as_they_end:
+            for number, fresh in track(cells_as_they_end, "Protocol", len(todo)):
+                if isinstance(fresh, UserError):
+                    failed[number] = f"{_said(todo[number])}: {fresh}"
+                    continue
+                fitted[number] = [row for row in fresh if _key(row) not in done]
+                so_far = [*rows, *(row for place in sorted(fitted) for row in fitted[place])]
+                write_rows(folder / TABLE, so_far, COLUMNS)
+        rows += [row for place in sorted(fitted) for row in fitted[place]]
+        failures = [failed[place] for place in sorted(failed)]
     return Outcome(tuple(rows), tuple(dict.fromkeys(notes)), tuple(failures), len(todo) - len(failures))
+
+
+def _fitted(
+    cells: Sequence[Cell],
+    data_sets: Mapping[str, Prepared],
+    grid: Grid,
+    shifts: Sequence[ShiftedTask],
+    cluster: Cluster | None,
+) -> Iterator[tuple[int, list[Row] | UserError]]:
+    """The rows of every cell by number as it ends, or why it could not be fitted."""
+    if cluster is None:
+        for number, cell in enumerate(cells):
+            try:
+                yield number, _rows_of(cell, data_sets[cell.task.name], grid, _shifts_of(cell, shifts))
+            except UserError as error:
+                yield number, error
+        return
+    places = {name: place for place, name in enumerate(data_sets)}
+    shared = [
+        (prepared, grid, shifts if name == IMAGENET.folder else ()) for name, prepared in data_sets.items()
+    ]
+    items = [(places[cell.task.name], (cell.settings, cell.shots, cell.seed)) for cell in cells]
+    if items:
+        yield from spread(cluster, _fitted_there, shared, items, grid.settings.device)
+
+
+def _fitted_there(
+    shared: tuple[Prepared, Grid, Sequence[ShiftedTask]], arm: tuple[FitSettings, int | None, int]
+) -> list[Row]:
+    prepared, grid, shifts = shared
+    return _rows_of(Cell(prepared.task, *arm), prepared, grid, shifts)
 
 
 def _rows_of(cell: Cell, prepared: Prepared, grid: Grid, shifts: Sequence[ShiftedTask]) -> list[Row]:

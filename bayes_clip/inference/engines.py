@@ -20,7 +20,7 @@ from bayes_clip.inference.kalman import StepInfo
 from bayes_clip.inference.laplace import laplace, laplace_of_program
 from bayes_clip.inference.mcmc import nuts
 from bayes_clip.inference.mode import find_mode, mode_problem, weights_of
-from bayes_clip.inference.program import Program, read_program, require_head
+from bayes_clip.inference.program import Program, read_program
 from bayes_clip.inference.program_logits import Weights
 from bayes_clip.inference.program_mode import mode_of_program
 from bayes_clip.inference.sgd import Views, trained
@@ -107,15 +107,14 @@ def filtered(
 ) -> tuple[Belief, Stream, list[StepInfo]]:
     """The filter over the labels: its belief, what it takes to add labels later, and the batches' infos.
 
-    `keeper` keeps where it stands after every batch, and may say where to go on. With a `shard` the belief
-    holds the covariance of this process's classes alone (`ShardedClassBlock`), and every process must call.
+    `keeper` keeps where it stands after every batch, and may say where to go on. With a `shard`, for linear
+    heads, the belief holds the covariance of this process's classes alone (`ShardedClassBlock`), and every
+    process must call.
 
     Raises:
         UserError: a covariance that does not fit, or options that exclude each other.
     """
     program = problem.program
-    if shard is not None:
-        require_head(program, "--distributed")
     _check_memory(program, settings, shard)
     prior = program.prior_mean, program.prior_variance
     belief = kalman.init(*prior, settings.family).belief if shard is None else sharded_prior(*prior, shard)
