@@ -14,6 +14,7 @@ import typer
 
 import bayes_clip
 from bayes_clip.cli.checking import check
+from bayes_clip.cli.encoders import backbones
 from bayes_clip.cli.fitting import compare, fit
 from bayes_clip.cli.protocol import protocol
 from bayes_clip.cli.storing import features, store
@@ -53,6 +54,8 @@ for command in (compare, protocol, fit, update, transport, predict, suggest, eva
     app.command()(command)
 for command in (features, store):
     app.command()(command)
+
+app.command()(backbones)
 
 
 @app.command()

@@ -99,6 +99,15 @@ Predictive = Annotated[
         rich_help_panel=ADAPTER,
     ),
 ]
+ClassPrior = Annotated[
+    str,
+    typer.Option(
+        "--class-prior",
+        help="How often pictures to come are of each class: support (as often as among the labels) or even "
+        "(all alike: where labels are unequal in number, rare classes keep their chance).",
+        rich_help_panel=ADAPTER,
+    ),
+]
 PriorVariance = Annotated[
     str,
     typer.Option(
@@ -189,7 +198,7 @@ BackboneName = Annotated[
     str | None,
     typer.Option(
         "--backbone",
-        help="pocket_clip, any open_clip model such as ViT-B-32 (see bayes-clip backbones), hf-hub:ORG/MODEL, "
+        help="pocket_clip, any open_clip model such as ViT-B-32 (see bayes-clip backbones), hf-hub:ORG/MODEL "
         "or a folder of one.",
         rich_help_panel=ENCODER,
     ),
@@ -214,8 +223,8 @@ Templates = Annotated[
     str | None,
     typer.Option(
         "--templates",
-        help="A prompt with {} for the class, a text file of them, or a set by name (see bayes-clip backbones "
-        "--templates).",
+        help="A prompt with {} for the class, a text file of them, or a set by name (bayes-clip backbones "
+        "--templates lists them).",
         show_default="the data set's own, else the backbone's",
         rich_help_panel=ENCODER,
     ),

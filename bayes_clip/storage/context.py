@@ -39,6 +39,7 @@ def pack_context(context: Context) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "name": encoder.asked or encoder.name,
             "pretrained": encoder.pretrained,
             "fingerprint": encoder.fingerprint,
+            "precision": _precision(encoder),
         },
     }
     return tensors, described
@@ -66,10 +67,16 @@ def unpack_context(tensors: dict[str, Tensor], described: Mapping[str, Any], dev
     )
 
 
+def _precision(encoder: Backbone) -> str:
+    """What --precision was: on a CPU both are the same, and a GPU may then choose."""
+    return "float32" if encoder.device != "cpu" and not encoder.half else "auto"
+
+
 def _encoder(described: Mapping[str, Any], device: str) -> Backbone:
     from bayes_clip.backbone.encoder import load_backbone
 
-    encoder = load_backbone(described["name"], described["pretrained"], device)
+    precision = described.get("precision", "auto")  # earlier versions had no choice
+    encoder = load_backbone(described["name"], described["pretrained"], device, precision)
     if encoder.fingerprint != described["fingerprint"]:
         raise UserError(
             f"{described['name']}: its fingerprint is {encoder.fingerprint}, and the posterior was fitted "
