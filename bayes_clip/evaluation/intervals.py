@@ -16,7 +16,7 @@ from bayes_clip.evaluation.metrics import Array
 from bayes_clip.evaluation.results import SCORE_COLUMNS, Cell, Comparison, Run
 
 LEVEL = 0.95
-RESAMPLES, SIGNS = 1000, 500
+RESAMPLES, SIGNS = 500, 500
 SEED = 0
 ROWS, OOD_ROWS, NOISE = 0, 1, 2  # what random numbers are for
 INTERVAL_COLUMNS = ("task", "model", "engine", "shots", "seed", "metric", "value", "low", "high")

@@ -19,7 +19,7 @@ from bayes_clip.evaluation.paired import METHOD_COLUMNS, SEEDS, holm, named, pai
 from bayes_clip.evaluation.results import Cell, Comparison, Run
 
 QUERY_ROWS = "query rows"  # beside `paired.SEEDS`
-SWAPS = 1999  # random choices of rows that change places: the smallest p is 1/2000
+SWAPS = 999  # random choices of rows that change places: the smallest p is 1/1000
 TESTS = {
     "accuracy": "McNemar exact",
     "nll": "random signs",

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bayes_clip.errors import UserError, nearest
-from bayes_clip.evaluation.holdout import FALSE_ALARMS, HeldOut
+from bayes_clip.evaluation.holdout import FALSE_ALARMS, HeldOut, NoveltyLimit
 from bayes_clip.leaving.predictive_program import OUTPUTS, PredictiveProgram, predictive_program
 from bayes_clip.posterior import Posterior
 from bayes_clip.storage.files import written_whole
@@ -45,9 +45,7 @@ def check_formats(formats: Sequence[str]) -> None:
             )
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
-        raise UserError(
-            f'--format onnx: needs {" and ".join(missing)}; pip install "bayes-clip[export]"'
-        )
+        raise UserError(f'--format onnx: needs {" and ".join(missing)}; pip install "bayes-clip[export]"')
 
 
 def export_posterior(
@@ -69,7 +67,7 @@ def export_posterior(
     check_formats(formats)
     limit = None if held_out is None else held_out.novelty_limit(false_alarms)
     program = predictive_program(posterior, None if limit is None else limit.value)
-    about = _about(posterior, limit and limit.value, limit and limit.false_alarms, formats)
+    about = _about(posterior, limit, formats)
     traced = _traced(program, posterior.program.width)
     with _quiet():
         if "torch" in formats:
@@ -119,9 +117,7 @@ def _write_weights(posterior: Posterior, path: Path) -> None:
         temporary.write_bytes(save(tensors))
 
 
-def _about(
-    posterior: Posterior, limit: float | None, false_alarms: float | None, formats: Sequence[str]
-) -> dict[str, Any]:
+def _about(posterior: Posterior, limit: NoveltyLimit | None, formats: Sequence[str]) -> dict[str, Any]:
     """What a program that uses the files has to know."""
     source, program = posterior.source, posterior.program
     outputs = {
@@ -148,10 +144,10 @@ def _about(
         "temperature": 1.0,  # calibration is the predictive's own: no logit is divided by another number
         "covariance_scale": source.covariance_scale,
         "novelty_score": posterior.novelty_score,
-        "novelty_limit": limit,
-        "false_alarms": false_alarms,
+        "novelty_limit": None if limit is None else limit.value,
+        "false_alarms": None if limit is None else limit.false_alarms,
         "agrees_with_predict_to": TOLERANCE,
-        "left_out": "aleatoric and epistemic uncertainty: predict draws them with noise by a hash of each row",
+        "left_out": "aleatoric and epistemic uncertainty: predict draws them, by a hash of each row",
         "fit": {
             "task": source.task,
             "model": source.settings.model,
@@ -169,8 +165,7 @@ def _about(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what exporters tell their own programmers."""
-    logger: Callable[[str], logging.Logger] = logging.getLogger
-    loggers = [logger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What predicts the logits of a posterior: their mean, and their variance in the least arithmetic each belief has.
+"""What predicts the logits of a posterior: their mean, and their variance under each kind of belief.
 
 Modules of plain tensors and operations that torch.export and ONNX know. Each is the same formula as the
 belief's own `logit_moments`, without its chunks.

@@ -1,6 +1,6 @@
 """A posterior's predictive as one plain torch module: features in, probabilities, novelty and verdict out.
 
-It holds tensors and torch operations alone, so that what torch.export or ONNX makes of it needs no bayes_clip.
+It holds tensors and torch operations alone: what torch.export or ONNX makes of it needs no bayes_clip.
 It says what `Posterior.predict` says, in float64 from the moments on, as there.
 """
 
@@ -132,7 +132,7 @@ def predictive_program(posterior: Posterior, limit: float | None) -> PredictiveP
     name, weights = posterior.source.settings.model, posterior.weights
     if kind.takes in ("pixels", "pooled"):
         raise UserError(
-            f"export: {name} takes {kind.takes}, made inside the encoder, and what is exported takes features; "
+            f"export: {name} takes {kind.takes}, made in the encoder, and what is exported takes features; "
             "fit a program that takes features, such as linear_probe"
         )
     common: dict[str, Any] = {
@@ -172,7 +172,7 @@ def _predictive(posterior: Posterior, program: Program) -> nn.Module:
         if isinstance(posterior.weights, Draws):
             return OverDraws(posterior.weights.samples, program.observation)
         raise UserError(
-            "export: --predictive monte_carlo of a Gaussian posterior draws noise by a hash of each row, which "
+            "export: --predictive monte_carlo of a Gaussian posterior draws by a hash of each row, which "
             "rounds apart elsewhere; fit with --predictive closed_form or auto"
         )
     return ClosedForm(1.0 if settings.predictive == "closed_form" else posterior.source.covariance_scale)

@@ -148,7 +148,7 @@ def test_what_cannot_be_exported_is_refused_by_name(task: Task) -> None:
 
 
 def test_formats_are_checked_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="--format onxx: no such format.*onnx"):
+    with pytest.raises(UserError, match=r"--format onxx: no such format.*onnx"):
         check_formats(["torch", "onxx"])
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     check_formats(["torch"])
