@@ -16,8 +16,10 @@ import bayes_clip
 from bayes_clip.cli.checking import check
 from bayes_clip.cli.encoders import backbones
 from bayes_clip.cli.fitting import compare, fit
+from bayes_clip.cli.leaving import export
 from bayes_clip.cli.protocol import protocol
 from bayes_clip.cli.storing import features, store
+from bayes_clip.cli.shifting import shift
 from bayes_clip.cli.suggesting import suggest
 from bayes_clip.cli.tables import complain, line, listing, show
 from bayes_clip.cli.transporting import transport
@@ -50,9 +52,9 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, check):
+for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, shift, check):
     app.command()(command)
-for command in (features, store):
+for command in (export, features, store):
     app.command()(command)
 
 app.command()(backbones)

@@ -23,7 +23,7 @@ from bayes_clip.resources import models_folder
 
 COMMANDS = (
     *("compare", "protocol", "fit", "update", "transport", "predict", "suggest", "evaluate", "check"),
-    *("features", "models", "engines", "tasks"),
+    *("export", "features", "store", "models", "engines", "tasks"),
 )
 CLASSES, DIMENSION, PER_CLASS = 3, 8, 6
 
