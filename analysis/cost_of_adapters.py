@@ -37,7 +37,7 @@ from bayes_clip.report.style import house_style
 
 MODELS = (
     "linear_probe", "task_residual", "clap", "tip_adapter", "clip_adapter_no_relu", "visual_projection",
-    "gda",
+    "gda", "coop", "lora",
 )  # fmt: skip
 ENGINES = ("sgd", "map", "ekf", "laplace")
 PATIENCE = 10.0  # seconds
@@ -177,7 +177,7 @@ def conclusions(found: pd.DataFrame) -> str:
 def draw(found: pd.DataFrame) -> Figure:
     """Seconds and mebibytes of a fit, by program, an engine a colour."""
     with house_style():
-        figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+        figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
         for panel, name, label in zip(
             axes, ("fit_seconds", "fit_mib"), ("seconds of a fit", "peak MiB of a fit"), strict=True
         ):
@@ -185,7 +185,7 @@ def draw(found: pd.DataFrame) -> Figure:
             wide = wide.reindex(index=dict.fromkeys(found["model"]), columns=dict.fromkeys(found["engine"]))
             wide.clip(lower=1e-2).plot.bar(ax=panel, width=0.8, legend=panel is axes[0])
             panel.set(yscale="log", ylabel=label, xlabel="")
-            panel.tick_params(axis="x", rotation=30)
+            panel.set_xticks(panel.get_xticks(), wide.index, rotation=35, ha="right", rotation_mode="anchor")
         figure.tight_layout()
     return figure
 
