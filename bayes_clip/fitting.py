@@ -155,11 +155,19 @@ def fit(
         support_rows=len(task.support_labels),
         prior_variance=tuned.prior_variance,
         covariance_scale=tuned.covariance_scale,
+        label_counts=_counts(task, settings),
     )
     posterior = Posterior(problem.model, weights, source, stream)
     seconds = time.perf_counter() - start
     strayed = deviations(kind, task, problem.views) if settings.engine == "sgd" else ()
     return Fit(posterior, tuned, tuple(steps), seconds, drift, strayed)
+
+
+def _counts(task: Task, settings: FitSettings) -> tuple[int, ...]:
+    """Labels of every class, where predictions are to take their frequencies out; zero_shot learned none."""
+    if settings.class_prior != "even" or settings.engine == "zero_shot":
+        return ()
+    return tuple(torch.bincount(task.support_labels, minlength=task.num_classes).tolist())
 
 
 @torch.no_grad()

@@ -27,11 +27,12 @@ from bayes_clip.gaussian.noise import keys_of
 from bayes_clip.gaussian.point import Draws, LowRank, Point
 from bayes_clip.inference.engines import Weights
 from bayes_clip.inference.program import read_program
-from bayes_clip.inference.program_logits import ProgramLogits
+from bayes_clip.inference.program_logits import ProgramLogits, Seen
 from bayes_clip.inference.stream import Stream
 from bayes_clip.inputs import inputs_of
 from bayes_clip.memory import WORKING_BYTES, by_rows, rows_within
 from bayes_clip.model import AdapterModel
+from bayes_clip.observation import SOFTMAX
 from bayes_clip.precision import full_precision
 from bayes_clip.predictive import (
     DRAWN,
@@ -63,6 +64,7 @@ class Source:
     support_rows: int
     prior_variance: float
     covariance_scale: float
+    label_counts: tuple[int, ...] = ()  # (C,) of the support set, where predictions take them out again
 
 
 class Posterior(AutoContinuous):
@@ -121,6 +123,20 @@ class Posterior(AutoContinuous):
         return self.program.class_names
 
     @property
+    def class_offset(self) -> Tensor | None:
+        """What predictions add to the logits of the classes (C,), float64; None where they add nothing.
+
+        Labels of classes in unequal numbers n teach those frequencies along with the rest. With the class
+        prior "even" they are divided out again, by Bayes' rule for another class prior: p(y | x) / n(y), of
+        mean logarithm zero (Saerens et al. 2002; the "logit adjustment" of Menon et al., ICLR 2021, at the
+        strength of Bayes' rule). A class without labels counts as one with one.
+        """
+        counts = torch.tensor(self.source.label_counts, dtype=torch.float64).clamp_min(1)
+        if len(counts) != len(self.class_names) or bool((counts == counts[0]).all()):
+            return None
+        return counts.log().mean() - counts.log()
+
+    @property
     def is_point(self) -> bool:
         """Whether it is a point estimate, without any doubt about the weights."""
         return isinstance(self.weights, Point)
@@ -174,6 +190,9 @@ class Posterior(AutoContinuous):
 
     def _predict_chunk(self, rows: Tensor, many: bool, budget: int) -> Prediction:
         logits, keys = self.logits.predicted_logits(rows), keys_of(rows)
+        offset = self.class_offset
+        if offset is not None:
+            logits = Seen(logits, SOFTMAX, offset.to(rows))
         mean, variance = logits.mean, logits.variance
         kind = self.predictive
         if kind == "plug_in":

@@ -16,6 +16,10 @@ from bayes_clip.predictive import find_predictive
 from bayes_clip.state_space import StateSpace
 
 FEW_ROWS = 8  # a batch of fewer is learned under little knowledge of the other classes
+CLASS_PRIORS = {
+    "support": "each class as often as among the labels",
+    "even": "every class as often as any other",
+}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -33,6 +37,7 @@ class FitSettings:
     rule: str | None = None
     prior_variance: float | None = None  # None: chosen from the support set
     predictive: str = "auto"
+    class_prior: str = "support"  # how often pictures to come are of each class; see `Posterior.class_offset`
     order: str = "balanced"
     batch_size: int | None = None
     block_size: int | None = None  # labels learned one by one in one visit of the covariance
@@ -59,6 +64,11 @@ class FitSettings:
         find_rule(self.update_rule)
         _ = self.state_space
         find_predictive(self.predictive)
+        if self.class_prior not in CLASS_PRIORS:
+            raise UserError(
+                f"--class-prior {self.class_prior}: no such prior.{nearest(self.class_prior, CLASS_PRIORS)} "
+                f"Known: {', '.join(CLASS_PRIORS)}"
+            )
         if self.order not in ORDERS:
             raise UserError(
                 f"--order {self.order}: no such order.{nearest(self.order, ORDERS)} "

@@ -102,7 +102,9 @@ def update(
     if task is not None:
         _refuse_other_features(posterior, task)
     for name in remove:
+        counts = _counts_without(posterior, name)
         posterior = remove_class(posterior, name)
+        posterior.source = replace(posterior.source, label_counts=counts)
     added: tuple[str, ...] = ()
     steps: list[StepInfo] = []
     notes: list[str] = []
@@ -151,6 +153,13 @@ def request_to_update(
     return request_of({**described, **_described(task)}, _tensors(task))
 
 
+def _counts_without(posterior: Posterior, name: str) -> tuple[int, ...]:
+    """The label counts of a posterior's other classes; () where it keeps none."""
+    counts = posterior.source.label_counts
+    pairs = zip(posterior.class_names, counts, strict=False)
+    return tuple(count for known, count in pairs if known != name)
+
+
 def _learned(
     posterior: Posterior, inputs: Tensor, labels: Tensor, pace: Pace, checkpoints: Checkpoints | None
 ) -> tuple[Posterior, list[StepInfo]]:
@@ -178,6 +187,10 @@ def _learned(
         )
     # what is asked of a posterior by shots and seed no longer describes its labels
     source = replace(source, support_rows=source.support_rows + len(labels), shots=None, seed=None)
+    if source.label_counts:  # new classes stand at the end
+        more = torch.bincount(labels.cpu(), minlength=len(posterior.class_names)).tolist()
+        known = (*source.label_counts, *(0 for _ in more))
+        source = replace(source, label_counts=tuple(a + b for a, b in zip(known, more, strict=False)))
     resumed = checkpoints is not None and checkpoints.resumed
     return Posterior(posterior.program, belief, source, stream), [] if resumed else steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +76,7 @@ def compare(
     rule: options.Rule = None,
     prior_variance: options.PriorVariance = "auto",
     predictive: options.Predictive = "auto",
+    class_prior: options.ClassPrior = "support",
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     block_size: options.BlockSize = None,
@@ -119,13 +121,14 @@ def compare(
     from bayes_clip.report.write import check_writable, write_comparison
     from bayes_clip.settings import FitSettings
 
-    folder = out or Path("runs", "_".join(Path(task).resolve().stem for task in tasks))
+    folder = out or Path("runs", "_".join(values.stem(task) for task in tasks))
     check_writable(folder)
     settings = FitSettings(
         covariance=covariance,
         rule=rule,
         prior_variance=values.prior_variance(prior_variance),
         predictive=predictive,
+        class_prior=class_prior,
         order=order,
         batch_size=batch_size,
         block_size=block_size,
@@ -162,6 +165,7 @@ def fit(
     rule: options.Rule = None,
     prior_variance: options.PriorVariance = "auto",
     predictive: options.Predictive = "auto",
+    class_prior: options.ClassPrior = "support",
     order: options.Order = "balanced",
     batch_size: options.BatchSize = None,
     block_size: options.BlockSize = None,
@@ -203,6 +207,7 @@ def fit(
     """
     from bayes_clip.data.resolve import load_task
     from bayes_clip.data.task import few_shot
+    from bayes_clip.evaluation.suspects import doubt_labels, is_quick, remark, suspect_rows
     from bayes_clip.settings import FitSettings
     from bayes_clip.storage.durable import fit_into
     from bayes_clip.storage.folder import check_posterior_folder
@@ -223,6 +228,7 @@ def fit(
         rule=rule,
         prior_variance=values.prior_variance(prior_variance),
         predictive=predictive,
+        class_prior=class_prior,
         order=order,
         batch_size=batch_size,
         block_size=block_size,
@@ -253,13 +259,23 @@ def fit(
     tables.notes(settings.allocation(drawn.num_classes, drawn.num_features))
     fitted = fit_into(out, drawn, settings, resume=resume, checkpoint_every=checkpoint_every)
     tables.line(f"{fitted or 'finished before'} in {out}")
+    looked_at = report is not None or (fitted and is_quick(drawn))
+    doubts = doubt_labels(drawn, device=device) if looked_at else None
+    suspects = None if doubts is None else suspect_rows(drawn, doubts)
     if fitted:
-        tables.notes([*drawn.notes, *settings.remarks, *fitted.notes])
+        tables.notes([*drawn.notes, *settings.remarks, *fitted.notes, *remark(drawn, suspects or [])])
     if report is not None:
-        _report(fitted, drawn, out, report, {"command": {"fit": context.params}})
+        _report(fitted, drawn, out, report, {"command": {"fit": context.params}}, suspects)
 
 
-def _report(fitted: Fit | None, drawn: Task, out: Path, report: Path, config: dict[str, Any]) -> None:
+def _report(
+    fitted: Fit | None,
+    drawn: Task,
+    out: Path,
+    report: Path,
+    config: dict[str, Any],
+    suspects: Sequence[Mapping[str, Any]] | None,
+) -> None:
     """Write the report of a fit that was made here; of an earlier process nothing is known."""
     from bayes_clip.evaluation.holdout import load_held_out
     from bayes_clip.report.fit_write import write_fit
@@ -267,7 +283,7 @@ def _report(fitted: Fit | None, drawn: Task, out: Path, report: Path, config: di
     if fitted is None:
         tables.notes(["no report: the fit had finished before; without --resume it is made again"])
         return
-    write_fit(fitted, drawn, report, load_held_out(out), config)
+    write_fit(fitted, drawn, report, load_held_out(out), config, suspects)
     tables.line(f"report: {report / 'report.html'}")
 
 

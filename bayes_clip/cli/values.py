@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_clip.errors import UserError
@@ -43,6 +44,23 @@ def whole_numbers(text: str, option: str, least: int) -> list[int]:
             raise UserError(f"{option} {text}: {part} is too small; the least is {least}")
         found.append(int(part))
     return found
+
+
+def whole_range(text: str, option: str, least: int) -> list[int]:
+    """`whole_numbers`, where ``1-5`` stands for all from 1 to 5."""
+    found = []
+    for part in names(text, option):
+        first, dash, last = part.partition("-")
+        ends = whole_numbers(f"{first},{last}" if dash and first and last else part, option, least)
+        found += list(range(ends[0], ends[-1] + 1))
+    if not found:
+        raise UserError(f"{option} {text}: ends before it begins; write for example {option} {least}-5")
+    return list(dict.fromkeys(found))
+
+
+def stem(task: str) -> str:
+    """What a task is called in the name of a folder."""
+    return Path(task.removesuffix("/").replace(":", "_")).resolve().stem
 
 
 def decay(text: str) -> float | dict[str, float]:

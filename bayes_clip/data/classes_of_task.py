@@ -88,6 +88,20 @@ def repeated_names(names: tuple[str, ...]) -> list[str]:
     return [f"class names that stand for more than one class: {listed(quoted)}"]
 
 
+def unequal_shots(labels: Tensor, names: tuple[str, ...]) -> list[str]:
+    """A note on classes of unequal numbers of labels: the fewest and the most, and what that does."""
+    counts = torch.bincount(labels, minlength=len(names))
+    present = torch.nonzero(counts)[:, 0]
+    fewest, most = present[counts[present].argmin()], counts.argmax()
+    if counts[fewest] == counts[most]:
+        return []
+    return [
+        f"unequal numbers of labels: from {int(counts[fewest])} ('{names[fewest]}') to {int(counts[most])} "
+        f"('{names[most]}') a class, and learned as that frequent: --class-prior even takes it out "
+        "again, --shots K takes at most K of each"
+    ]
+
+
 def listed(parts: Sequence[str]) -> str:
     """The first of `parts` in words, and how many more there are."""
     more = len(parts) - MANY

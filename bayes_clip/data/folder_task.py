@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bayes_clip.backbone.encoder import Backbone
+    from bayes_clip.data.sources import Source
 
 LARGER_BACKBONE = "--backbone ViT-B-32 --pretrained laion2b_s34b_b79k"
 
@@ -26,7 +28,7 @@ class Encode(Protocol):
     def __call__(
         self,
         backbone: Backbone,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Source],
         *,
         skip_broken: bool = ...,
         with_thumbnails: bool = ...,
@@ -42,8 +44,9 @@ def folder_task(
     allow_unknown_classes: bool = False,
     partial: bool = False,
     encode: Encode = encode_files,
+    name: str | None = None,
 ) -> Task:
-    """The task of a folder's pictures, named as the folder; a `partial` one has no query rows.
+    """The task of a folder's pictures, called as the folder unless by `name`; a `partial` one has no queries.
 
     `templates` are those of the folder unless given, and the backbone's own if it has none.
 
@@ -68,9 +71,10 @@ def folder_task(
         "backbone": backbone.fingerprint,
         "source": str(folder.root),
     }
-    name, labels = folder.root.resolve().name, np.array(folder.support.labels)[list(support.kept)]
+    name = name or folder.root.resolve().name
+    labels = np.array(folder.support.labels)[list(support.kept)]
     notes = (*folder.notes, *notes, *support.notes)
-    shown = picture_files(folder.support.paths, support.kept)
+    shown = replace(picture_files(folder.support.paths, support.kept), mirrors=folder.mirrors)
     if partial:
         task = make_task(name, support.features, labels, notes=notes, partial=True, **known)
         return with_encoder(task, backbone, templates, shown)
@@ -84,5 +88,5 @@ def folder_task(
     truth = np.array(folder.query.labels)[list(query.kept)]
     known |= {"query_images": query.thumbnails, "notes": (*notes, *query.notes)}
     task = make_task(name, support.features, labels, query.features, truth, **known)
-    asked = picture_files(folder.query.paths, query.kept)
+    asked = replace(picture_files(folder.query.paths, query.kept), mirrors=folder.mirrors)
     return with_encoder(task, backbone, templates, shown, asked)

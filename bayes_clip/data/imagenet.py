@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bayes_clip.data.coop_layouts import Layout
+from bayes_clip.data.coop_layouts import IMAGENET, SHIFTS, Layout
 from bayes_clip.data.image_folder import ImageFolder, Pictures, existing_folder
 from bayes_clip.data.images import is_picture
 from bayes_clip.errors import UserError
@@ -73,6 +73,56 @@ def scan_shift(root: str | Path, layout: Layout, ids: Sequence[str]) -> Shifted:
         raise UserError(f"{images / unknown}: no class of the ImageNet beside it; remove the folder")
     pictures = _pictures(images, {name: places[name] for name in found})
     return Shifted(layout.title, pictures, tuple(sorted(places[name] for name in found)))
+
+
+def variant_of(root: str | Path) -> Layout | None:
+    """Which variant of ImageNet the folder `root` holds, by its own name and that of its pictures' folder."""
+    root = Path(root)
+    if is_imagenet(root):
+        return None
+    for layout in SHIFTS:
+        own = root.resolve().name == layout.folder or layout.images != IMAGENET.images
+        if own and (root / layout.images).is_dir():
+            return layout
+    return None
+
+
+def scan_variant(root: str | Path, layout: Layout) -> ImageFolder:
+    """A variant as a task: what ImageNet's train pictures of its classes teach is asked of its own pictures.
+
+    Its classes alone, all or the 200 of A and R, in ImageNet's order. ImageNet lies beside it, in
+    ``../imagenet``.
+
+    Raises:
+        UserError: there is no ImageNet beside it, or what `scan_imagenet` or `scan_shift` refuses.
+    """
+    root = Path(root)
+    beside = root.resolve().parent / IMAGENET.folder
+    if not is_imagenet(beside):
+        raise UserError(
+            f"{root}: {layout.title} is a test set of {IMAGENET.title}, whose train pictures it takes and "
+            f"which is not beside it; put {NAMES}, images/train and images/val into {beside} "
+            f"({IMAGENET.page})"
+        )
+    imagenet = scan_imagenet(beside, IMAGENET)
+    shifted = scan_shift(root, layout, imagenet_ids(beside, IMAGENET))
+    places = {label: place for place, label in enumerate(shifted.classes)}
+    names = tuple(imagenet.class_names[label] for label in shifted.classes)
+    support, query = (_among(side, places) for side in (imagenet.support, shifted.pictures))
+    note = (
+        f"{layout.title}: {len(names)} classes; the support pool is {IMAGENET.title}'s train pictures of them"
+    )
+    return ImageFolder(root, names, support, query, (note,), (layout.template,))
+
+
+def _among(pictures: Pictures, places: Mapping[int, int]) -> Pictures:
+    """The pictures whose label is a key of `places`, with what it stands for as their label."""
+    chosen = [
+        (path, places[label])
+        for path, label in zip(pictures.paths, pictures.labels or (), strict=True)
+        if label in places
+    ]
+    return Pictures(tuple(path for path, _ in chosen), tuple(label for _, label in chosen))
 
 
 def _folders(folder: Path) -> list[str]:

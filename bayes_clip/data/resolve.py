@@ -14,9 +14,12 @@ from bayes_clip.data.coop_dataset import is_coop_dataset, scan_coop_dataset
 from bayes_clip.data.encode import encode_files, picture_files
 from bayes_clip.data.feature_file import FeatureFile, load_feature_file, load_feature_task, make_feature_file
 from bayes_clip.data.folder_task import folder_task
-from bayes_clip.data.image_folder import scan_folder
+from bayes_clip.data.image_folder import ImageFolder, scan_folder
+from bayes_clip.data.imagenet import scan_variant, variant_of
+from bayes_clip.data.labelled_list import is_labelled_list, scan_list
 from bayes_clip.data.listing import list_pictures
 from bayes_clip.data.task import Task
+from bayes_clip.data.torchvision_sets import PREFIX, is_torchvision, named, scan_torchvision
 from bayes_clip.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ def load_task(
     ood: str | Path | None = None,
     partial: bool = False,
 ) -> Task:
-    """Load a built-in task (a key of `TASKS`), a folder of pictures, a CoOp-style data set or a feature task.
+    """Load a task: a built-in one (a key of `TASKS`), pictures with their labels, or a feature task.
+
+    Pictures: a folder of class folders, a CoOp-style data set with its split file, ImageNet or a variant of
+    it, a CSV file of paths and labels, or ``torchvision:NAME[:ROOT]``.
 
     Args:
         backbone: encodes pictures; ``pocket_clip`` unless given. A feature task needs none.
@@ -122,19 +128,37 @@ def _load(
     device: str,
     partial: bool,
 ) -> Task:
-    path = Path(name_or_path)
-    if str(name_or_path) not in TASKS:
+    path, text = Path(name_or_path), str(name_or_path)
+    is_file = path.is_file() and not is_labelled_list(path)
+    if text not in TASKS and not is_torchvision(text):
         if not path.exists():
-            raise UserError(_no_such_task(str(name_or_path)))
-        if path.is_file():
+            raise UserError(_no_such_task(text))
+        if is_file:
             return _with_text_encoder(load_feature_task(path, partial), backbone, templates)
     prompts = None if templates is None else read_templates(templates)
-    if str(name_or_path) in TASKS:
-        return builtin_task(str(name_or_path), backbone or _pocket(device), prompts)
-    folder = scan_coop_dataset(path) if is_coop_dataset(path) else scan_folder(path, partial)
-    return folder_task(
-        folder, backbone or _pocket(device), prompts, skip_broken, allow_unknown_classes, partial
-    )
+    if text in TASKS:
+        return builtin_task(text, backbone or _pocket(device), prompts)
+    folder, name = scan_task(text, partial)
+    encoding = skip_broken, allow_unknown_classes, partial
+    return folder_task(folder, backbone or _pocket(device), prompts, *encoding, name=name)
+
+
+def scan_task(place: str, partial: bool = False) -> tuple[ImageFolder, str | None]:
+    """List the pictures of a task, whatever form it has; and its name, where that is not its folder's.
+
+    Raises:
+        UserError: what its own listing refuses.
+    """
+    if is_torchvision(place):
+        asked = named(place)
+        return scan_torchvision(asked, partial), asked.name
+    path = Path(place)
+    if is_labelled_list(path):
+        return scan_list(path, partial), path.stem
+    variant = variant_of(path)
+    if variant is not None:
+        return scan_variant(path, variant), None
+    return scan_coop_dataset(path) if is_coop_dataset(path) else scan_folder(path, partial), None
 
 
 def _with_text_encoder(task: Task, backbone: Backbone | None, templates: str | Sequence[str] | None) -> Task:
@@ -156,7 +180,10 @@ def _with_text_encoder(task: Task, backbone: Backbone | None, templates: str | S
 
 def _no_such_task(name: str) -> str:
     hint = nearest(name, TASKS)
-    kinds = f"a built-in task ({', '.join(TASKS)}), a folder of pictures or a feature file"
+    kinds = (
+        f"a built-in task ({', '.join(TASKS)}), a folder of pictures, a CSV of paths and labels, a feature "
+        f"file or {PREFIX}NAME"
+    )
     return f"{name}: no such task; give {kinds}.{hint}"
 
 

@@ -17,6 +17,7 @@ from bayes_clip.data.classes_of_task import (
     classes_without_support,
     listed,
     repeated_names,
+    unequal_shots,
 )
 from bayes_clip.data.rows import Pictures, Rows
 from bayes_clip.errors import UserError
@@ -94,6 +95,18 @@ class Task:
             support_labels=self.support_labels[kept],
             support_norms=None if norms is None else norms[kept],
             support_pictures=None if pictures is None else pictures.pick(kept),
+        )
+
+    def with_query(self, kept: Tensor) -> Task:
+        """The same task with these query rows alone: indices, or a mask."""
+        norms, pictures, small = self.query_norms, self.query_pictures, self.query_images
+        return replace(
+            self,
+            query_features=self.query_features[kept],
+            query_labels=self.query_labels[kept],
+            query_norms=None if norms is None else norms[kept],
+            query_pictures=None if pictures is None else pictures.pick(kept),
+            query_images=None if small is None else small[kept],
         )
 
     def __repr__(self) -> str:
@@ -225,7 +238,8 @@ def few_shot(task: Task, shots: int | None, seed: int, pool: Pool | None = None)
 
     ``numpy.random.default_rng(seed)``; per class in label order, ``permutation`` of its rows, the first
     `shots`. Hence the draw for K shots is the beginning of the draw for K + 1. A class with fewer rows
-    gives all of them and a note. ``shots=None`` keeps the whole support set as it stands.
+    gives all of them and a note. ``shots=None`` keeps the whole support set as it stands, with a note where
+    classes have unequal numbers of rows.
 
     With a `pool` the draw is from that, and the task needs to hold only the rows that are drawn.
 
@@ -233,7 +247,8 @@ def few_shot(task: Task, shots: int | None, seed: int, pool: Pool | None = None)
         UserError: `shots` below one.
     """
     if shots is None:
-        return task
+        unequal = unequal_shots(task.support_labels, task.class_names)
+        return replace(task, notes=(*task.notes, *unequal)) if unequal else task
     labels = task.support_labels.numpy() if pool is None else pool.labels
     drawn = drawn_rows(labels, task.num_classes, shots, seed)
     counts = [(name, len(rows)) for name, rows in zip(task.class_names, drawn, strict=True)]

@@ -19,6 +19,7 @@ from bayes_clip.evaluation.alignment import in_class_order
 from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
 from bayes_clip.evaluation.kept_cells import KeptCells, Scored, cell_name, queried
 from bayes_clip.evaluation.results import Comparison, Run, score
+from bayes_clip.evaluation.suspects import label_remarks
 from bayes_clip.fitting import Fit, FitSettings, fit
 from bayes_clip.inference import DEFAULT_ENGINES, ENGINES, NO_PRIOR
 from bayes_clip.model import find_model, list_models
@@ -81,6 +82,7 @@ def compare(
         done.update(track(finished, "Comparing", len(cells)))
     results = [done[number] for number in range(len(cells))]
     notes += [note for scored in results for note in scored.notes]
+    notes += [note for draw in _draws(cells) for note in label_remarks(draw, settings.device)]
     config = {
         "tasks": [task.name for task in tasks],
         "models": list(models),
@@ -104,6 +106,12 @@ def fit_cell(task: Task, arm: tuple[FitSettings, int | None, int]) -> Scored:
         run_of(fitted, drawn),
         (*notes, *fitted.notes, *([remark(settings, found)] if found.fails else [])),
     )
+
+
+def _draws(cells: Sequence[Cell]) -> Iterator[Task]:
+    """Every support set that was fitted, once."""
+    drawn = {(cell.task.name, cell.shots, cell.seed if cell.shots else 0): cell for cell in cells}
+    return (few_shot(cell.task, cell.shots, cell.seed) for cell in drawn.values())
 
 
 def _finished(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from bayes_clip.data.task import Task
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.holdout import HeldOut
 from bayes_clip.evaluation.results import Cell
+from bayes_clip.evaluation.suspects import SUSPECT_COLUMNS
 from bayes_clip.evaluation.write import write_csv
 from bayes_clip.fitting import Fit
 from bayes_clip.report.document import Document, Grid, Section, grid, render_document
@@ -22,7 +23,7 @@ from bayes_clip.report.words import TITLES
 from bayes_clip.report.write import whole_folder
 from bayes_clip.versions import installed_versions
 
-FIT_FILES = frozenset({"report.html", "figures", "steps.csv", "config.json"})
+FIT_FILES = frozenset({"report.html", "figures", "steps.csv", "suspects.csv", "config.json"})
 STEP_COLUMNS = ("step", "rows", "prequential_score", "log_evidence", "nis", "degrees_of_freedom", "seconds")
 SPOKEN = ("Calibrated", "ECE", "Floor of the ECE", "AURC", "Posterior", "NLL, or log-loss")
 TRIED = (
@@ -37,6 +38,15 @@ TRIED = (
     ),
 )
 
+SUSPECTS = (
+    ("row", "Row", "of the support set, from 0", 0),
+    ("input", "Image", "", None),
+    ("given", "Given label", "", None),
+    ("suggested", "Looks like", "the most probable class", None),
+    ("probability", "Probability", "of the given label, its row left out", 4),
+    ("wrong", "Wrong", "probability that the label is wrong", 3),
+)
+
 
 def write_fit(
     fitted: Fit,
@@ -44,23 +54,27 @@ def write_fit(
     directory: Path | str,
     held_out: HeldOut | None = None,
     config: Mapping[str, Any] | None = None,
+    suspects: Sequence[Mapping[str, Cell]] | None = None,
 ) -> None:
-    """Write report.html, figures/ (PNG and SVG), config.json, and for a filter steps.csv.
+    """Write report.html, figures/ (PNG and SVG), config.json, for a filter steps.csv, and suspects.csv.
 
-    Only the support set of `task`, the one that was fitted, is looked at. `held_out`: as `hold_out` made it.
+    Only the support set of `task`, the one that was fitted, is looked at. `held_out`: as `hold_out` made it;
+    `suspects`: labels that look wrong, as `suspect_rows` lists them, None where they were not looked at.
     The folder appears whole at the end, in the place of an earlier report if there is one.
 
     Raises:
         UserError: the folder holds something else, or cannot be written to.
     """
     with whole_folder(directory, FIT_FILES) as folder:
-        document = document_of(fitted, task, held_out, config or {})
+        document = document_of(fitted, task, held_out, config or {}, suspects)
         drawings = save_pictures(document.pictures, folder / "figures")
         (folder / "report.html").write_text(render_document(document, drawings), encoding="utf-8")
         text = json.dumps({"versions": installed_versions(), **document.config}, indent=2, default=str)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         if fitted.steps:
             write_csv(folder / "steps.csv", STEP_COLUMNS, step_rows(fitted))
+        if suspects is not None:
+            write_csv(folder / "suspects.csv", SUSPECT_COLUMNS, suspects)
 
 
 def check_apart(report: Path, posterior: Path) -> None:
@@ -89,7 +103,13 @@ def step_rows(fitted: Fit) -> list[dict[str, Cell]]:
     ]
 
 
-def document_of(fitted: Fit, task: Task, held_out: HeldOut | None, config: Mapping[str, Any]) -> Document:
+def document_of(
+    fitted: Fit,
+    task: Task,
+    held_out: HeldOut | None,
+    config: Mapping[str, Any],
+    suspects: Sequence[Mapping[str, Cell]] | None = None,
+) -> Document:
     """The page of one fit."""
     settings = fitted.posterior.source.settings
     stream = stream_pictures(fitted, task.name, task.num_classes)
@@ -111,6 +131,7 @@ def document_of(fitted: Fit, task: Task, held_out: HeldOut | None, config: Mappi
         ),
         Section("stream", "The stream", paragraphs=_too_short(fitted), pictures=tuple(stream)),
         Section("held-out", "What was left out in turn", pictures=tuple(held)),
+        _suspects_section(task, suspects),
     ]
     terms = tuple(term for term in TERMS if term[0] in SPOKEN)
     return Document(
@@ -122,8 +143,8 @@ def document_of(fitted: Fit, task: Task, held_out: HeldOut | None, config: Mappi
         sections=tuple(part for part in parts if part.pictures or part.paragraphs or part.sentences),
         notes=tuple(dict.fromkeys([*task.notes, *settings.remarks, *fitted.notes])),
         terms=terms,
-        files="Beside this page lie figures/ as PNG and SVG, for a filter steps.csv (a row per batch), and "
-        "config.json, which says:",
+        files="Beside this page lie figures/ as PNG and SVG, for a filter steps.csv (a row per batch), "
+        "suspects.csv (labels that look wrong), and config.json, which says:",
         config={"settings": asdict(settings), "task": repr(task), "info": fitted.info, **config},
     )
 
@@ -145,6 +166,19 @@ def _sentences(fitted: Fit, task: Task, held_out: HeldOut | None) -> tuple[str, 
         said.append(f"Each label cost {cost:.3f} nats on average before it was learned (prequential score).")
     said.append(f"It took {fitted.seconds:.2f} seconds, the choice of the prior variance included.")
     return tuple(said)
+
+
+def _suspects_section(task: Task, suspects: Sequence[Mapping[str, Cell]] | None) -> Section:
+    title = "Labels that look wrong"
+    if suspects is None:
+        return Section("suspects", title)
+    how = (
+        "Each label is judged by fits that did not see its row. Labels are taken to be right but for a share "
+        "of mistakes, which is estimated; listed is what is then more likely wrong than right."
+    )
+    said = f"{len(suspects)} of {len(task.support_labels)} labels look wrong."
+    listed = (grid("Suspects", SUSPECTS, suspects),) if suspects else ()
+    return Section("suspects", title, paragraphs=(f"{said} {how}",), tables=listed)
 
 
 def _choice(fitted: Fit) -> str:

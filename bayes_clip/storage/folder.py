@@ -142,6 +142,7 @@ def load_posterior(folder: Path | str, device: str = "cpu") -> Posterior:
         stream, packed = described.get("stream"), taken("stream", tensors)
         flow = None if stream is None else unpack_stream(packed, stream, device)
         weights = rebuilt(KINDS[made_of], tensors, described.get("numbers", {}), device)
+        source["label_counts"] = tuple(source.get("label_counts", ()))
         source = Source(settings=settings, **source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{target / JSON_NAME}: was changed or is incomplete ({error}); {AGAIN}") from error

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_clip.backbone.encoder import Backbone
 from bayes_clip.data.corruptions import CORRUPTIONS, corrupted
 from bayes_clip.data.resolve import load_task
 from bayes_clip.data.task import Task, few_shot, make_task
@@ -23,8 +22,8 @@ from bayes_clip.report.shift_write import OUR_FILES, finding, summary, write_shi
 
 
 @pytest.fixture(scope="module")
-def task(pocket: Backbone) -> Task:
-    return load_task("digits", pocket)
+def task() -> Task:
+    return load_task("digits")
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +92,12 @@ def test_files_tables_and_words_agree(shifted: Shifted, tmp_path: Path) -> None:
 
 def test_refusals(posterior: Posterior, task: Task) -> None:
     assert len(chosen_corruptions(["all"], [1, 2])) == 2 * len(CORRUPTIONS)
-    with pytest.raises(UserError, match="corruption 'nose'.*Did you mean 'noise'"):
+    with pytest.raises(UserError, match=r"corruption 'nose'.*Did you mean 'noise'"):
         chosen_corruptions(["nose"], [1])
     with pytest.raises(UserError, match="severity 6"):
         chosen_corruptions(["noise"], [6])
     features = task.query_features[:20]
     bare = make_task("bare", features, task.query_labels[:20], features, task.query_labels[:20],
                      text_features=task.text_features, class_names=task.class_names)  # fmt: skip
-    with pytest.raises(UserError, match="bare: features without pictures.*give the pictures"):
+    with pytest.raises(UserError, match=r"bare: features without pictures.*give the pictures"):
         shift(posterior, bare)

@@ -1,4 +1,4 @@
-"""Labels that look wrong: the share of mistakes by its own equations, flipped labels found, clean ones left."""
+"""Labels that look wrong: the share of mistakes by its equations; flipped labels found, clean ones not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLASSES, EACH = 4, 8
 FLIPPED = (3, 12, 21)
 
 
-def task_with(flips: tuple[int, ...], noise: float = 0.35, text: bool = True) -> Task:
+def task_with(flips: tuple[int, ...], noise: float = 0.2, text: bool = True) -> Task:
     generator = np.random.default_rng(0)
     labels = np.tile(np.arange(CLASSES), EACH)
     centres = np.eye(CLASSES, 6)
