@@ -79,7 +79,7 @@ def evaluate(
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:
-    """Measure a posterior on the query set of a task: accuracy, calibration, novelty.
+    """Measure a posterior on the query set of a task: accuracy, calibration, novelty, each with an interval.
 
     \b
     Examples
@@ -91,6 +91,7 @@ def evaluate(
     from bayes_clip.data.resolve import load_task
     from bayes_clip.evaluation.alignment import in_class_order
     from bayes_clip.evaluation.comparison import score_posterior
+    from bayes_clip.evaluation.intervals import intervals
     from bayes_clip.evaluation.results import Comparison
     from bayes_clip.evaluation.verdicts import check_backbone
     from bayes_clip.report.write import check_writable, write_comparison
@@ -114,4 +115,5 @@ def evaluate(
         from bayes_clip.report.export import save_arviz, to_arviz
 
         save_arviz(to_arviz(known, loaded.query_rows, loaded.query_labels), arviz)
+    tables.show(tables.interval_table(intervals(comparison)))
     tables.show_comparison(comparison, out)
