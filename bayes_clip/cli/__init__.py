@@ -18,8 +18,8 @@ from bayes_clip.cli.encoders import backbones
 from bayes_clip.cli.fitting import compare, fit
 from bayes_clip.cli.leaving import export
 from bayes_clip.cli.protocol import protocol
-from bayes_clip.cli.storing import features, store
 from bayes_clip.cli.shifting import shift
+from bayes_clip.cli.storing import features, store
 from bayes_clip.cli.suggesting import suggest
 from bayes_clip.cli.tables import complain, line, listing, show
 from bayes_clip.cli.transporting import transport

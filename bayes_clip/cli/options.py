@@ -37,13 +37,17 @@ ADAPTER, SUPPORT, ENCODER, RUNNING = "The adapter", "The support set", "The enco
 TaskName = Annotated[
     str,
     typer.Argument(
-        metavar="TASK", help="A built-in task, class folders, a data set with CoOp's split, a feature task."
+        metavar="TASK",
+        help="A built-in task, class folders, a data set with CoOp's split, a CSV of paths and labels, "
+        "torchvision:NAME[:ROOT], a feature task.",
     ),
 ]
 TaskNames = Annotated[
     list[str],
     typer.Argument(
-        metavar="TASK", help="Built-in tasks, class folders, data sets with CoOp's split, feature tasks."
+        metavar="TASK",
+        help="Built-in tasks, class folders, data sets with CoOp's split, CSVs of paths and labels, "
+        "torchvision:NAME[:ROOT], feature tasks.",
     ),
 ]
 InputName = Annotated[

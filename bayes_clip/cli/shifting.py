@@ -53,6 +53,8 @@ def shift(
     pretrained: options.Pretrained = None,
     precision: options.Precision = "auto",
     skip_broken: options.SkipBroken = False,
+    store: options.Store = None,
+    no_store: options.NoStore = False,
     device: options.Device = "cpu",
     debug: options.Debug = False,
 ) -> None:

@@ -130,6 +130,11 @@ def predictive_program(posterior: Posterior, limit: float | None) -> PredictiveP
     """
     program, kind = posterior.logits.program, type(posterior.program)
     name, weights = posterior.source.settings.model, posterior.weights
+    if posterior.class_offset is not None:
+        raise UserError(
+            "export: --class-prior even is not exported; fit with --class-prior support, and divide the "
+            "probabilities by the numbers of labels"
+        )
     if kind.takes in ("pixels", "pooled"):
         raise UserError(
             f"export: {name} takes {kind.takes}, made in the encoder, and what is exported takes features; "

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from coop_sets import WORDNET, WORDNET_NAMES, imagenet, save_shapes
 
+from bayes_clip.backbone.encoder import Backbone
 from bayes_clip.data.coop_dataset import is_coop_dataset, scan_coop_dataset
 from bayes_clip.data.coop_layouts import IMAGENET, SHIFTS
-from bayes_clip.data.imagenet import imagenet_ids, scan_shift
+from bayes_clip.data.imagenet import imagenet_ids, scan_shift, variant_of
+from bayes_clip.data.resolve import load_task
 from bayes_clip.errors import UserError
 
 V2, SKETCH, ADVERSARIAL, RENDITION = SHIFTS
@@ -58,3 +60,24 @@ def test_what_is_missing_is_named(root: Path) -> None:
     save_shapes(root / "imagenet/images/val/n77", "star", 1)
     with pytest.raises(UserError, match=r"'n77' is not in both train/ and val/"):
         scan_coop_dataset(root / "imagenet")
+
+
+def test_a_variant_is_a_task_of_its_own_classes(root: Path, pocket: Backbone) -> None:
+    task = load_task(root / "imagenet-adversarial", pocket, allow_unknown_classes=True)
+    names = tuple(WORDNET_NAMES[label] for label in (1, 3, 4))  # n02, n04 and n05, in ImageNet's order
+    assert (task.name, task.class_names) == ("imagenet-adversarial", names)
+    assert task.support_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert task.query_labels.tolist() == [0, 0, 1, 1, 2, 2] and task.templates == ("a photo of a {}.",)
+    assert task.support_pictures is not None and task.query_pictures is not None
+    assert all("/images/train/n0" in name for name in task.support_pictures.names or ())
+    assert all("/imagenet-a/n0" in name for name in task.query_pictures.names or ())
+    for folder in ("imagenetv2", "imagenet-sketch"):
+        assert variant_of(root / folder) is not None
+        assert load_task(root / folder, pocket, allow_unknown_classes=True).num_classes == 5
+    assert variant_of(root / "imagenet") is None
+
+
+def test_a_variant_without_imagenet_beside_it_is_refused(root: Path) -> None:
+    (root / "imagenet").rename(root / "elsewhere")
+    with pytest.raises(UserError, match=r"ImageNet-A is a test set of ImageNet.*not beside it; put"):
+        load_task(root / "imagenet-adversarial")
