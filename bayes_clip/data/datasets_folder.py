@@ -62,7 +62,9 @@ def opened(path: Path) -> Any:
         return load_from_disk(str(path))
     except Exception as error:  # pyarrow, json and the library each have errors of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged data set ({reason}); save it again with save_to_disk") from None
+        raise UserError(
+            f"{path}: damaged or empty data set ({reason}); save it again with save_to_disk"
+        ) from None
 
 
 def _image_column(path: Path, table: Any) -> str:
