@@ -101,7 +101,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     warnings.showwarning = _show_warning
-    use_store("default")
     try:
         status = app(args=arguments, prog_name="bayes-clip", standalone_mode=False)
     except Exception as error:
@@ -113,6 +112,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         hint = "" if foreseen else f"; this is a fault of the program ({type(error).__name__}); see --debug"
         complain(_one_line(error) + hint)
         sys.exit(2 if foreseen else 1)
+    finally:
+        use_store("default")  # what --store chose ends with the command
     if status == INTERRUPTED:
         complain("stopped")
     sys.exit(status or 0)
