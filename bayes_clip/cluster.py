@@ -8,6 +8,7 @@ kept there while it is wanted. Nothing else imports ray, which is the extra ``ba
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ RETRIES = 3  # of an item whose worker was killed
 STARTS = 3  # of a local cluster: Ray gives up after half a minute, which a busy machine may need
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 MOST_WAITING = 1000  # items that a cluster of unknown size is given at once
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
 KEPT = 2  # shared things that a worker keeps: items come ordered by them
 
 
@@ -159,7 +161,7 @@ def _start(ray: ModuleType, cluster: Cluster) -> None:
             ray.init(address=cluster.address, **quiet)
         except Exception as error:
             raise UserError(
-                f"--ray-address {cluster.address}: no Ray cluster answers there ({_first_line(error)}); "
+                f"--ray-address {cluster.address}: no Ray cluster answers there ({_in_short(error)}); "
                 "start one with: ray start --head"
             ) from error
         return
@@ -172,7 +174,7 @@ def _start(ray: ModuleType, cluster: Cluster) -> None:
             ray.shutdown()
             if not last:
                 raise UserError(
-                    f"--workers {cluster.workers}: Ray did not start ({_first_line(error)}); try again when "
+                    f"--workers {cluster.workers}: Ray did not start ({_in_short(error)}); try again when "
                     "the machine is less busy, or leave --workers out"
                 ) from error
 
@@ -211,7 +213,7 @@ def _fetched(ray: ModuleType, reference: Any, cluster: Cluster) -> Any:
             f"--workers {cluster.workers}" if cluster.address is None else f"--ray-address {cluster.address}"
         )
         raise UserError(
-            f"{where}: a worker could not do its part, also when tried again ({_first_line(error)}); if "
+            f"{where}: a worker could not do its part, also when tried again ({_in_short(error)}); if "
             "memory is short, use fewer workers; on a cluster, install the same bayes_clip everywhere"
         ) from error
     if not isinstance(result, _Refused):
@@ -223,6 +225,9 @@ def _fetched(ray: ModuleType, reference: Any, cluster: Cluster) -> Any:
     raise fault
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _in_short(error: Exception) -> str:
+    """One line of an error: the last of a traceback (of a worker), else the first."""
+    lines = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        return lines[-1]
     return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ").rstrip(".")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from ray_work import work
 from small_problems import tiny_task
 
+import bayes_clip
+from bayes_clip.backbone.encoder import load_backbone
 from bayes_clip.cluster import Cluster, running, spread
+from bayes_clip.data.dataset_root import find_data_sets
+from bayes_clip.data.encode_across import encode_across
+from bayes_clip.data.feature_file import save_feature_task
+from bayes_clip.data.feature_stream import write_features
+from bayes_clip.data.listing import list_pictures
+from bayes_clip.data.prepared import Draws, Reading, prepare_all
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.comparison import compare
+from bayes_clip.evaluation.protocol import Grid, run_protocol
 from bayes_clip.settings import FitSettings
 
 TWO = Cluster(workers=2)
@@ -25,8 +35,11 @@ CLOCKS = ("fit_seconds", "predict_seconds")
 def ray() -> Iterator[None]:
     """A cluster that all tests here share: it takes seconds to start."""
     pytest.importorskip("ray")
-    with running(TWO):
-        yield
+    support = str(Path(__file__).parent / "support")  # where workers find `ray_work`
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", support, prepend=os.pathsep)
+        with running(TWO):
+            yield
 
 
 def ended(*items: tuple[int, str]) -> dict[int, object]:
@@ -86,6 +99,47 @@ def test_one_refusal_ends_a_comparison(ray: None) -> None:
         compare([tiny_task()], engines=["map"], settings=wide, cluster=TWO)
 
 
+def test_a_protocol_on_two_workers_writes_the_same_table(ray: None, tmp_path: Path) -> None:
+    for name, seed in {"ants": 0, "bees": 1}.items():
+        save_feature_task(tiny_task(4, shots=4, seed=seed, name=name), tmp_path / f"{name}.npz")
+    grid = Grid(
+        engines=("zero_shot", "ekf"), shots=(1, 2), seeds=(1,), settings=FitSettings(prior_variance=0.01)
+    )
+    found = find_data_sets(tmp_path, ["ants", "bees"])
+    data_sets = prepare_all(found, Reading(None), Draws(grid.shots, grid.seeds))[0]
+    alone = run_protocol(grid, data_sets, tmp_path / "alone")
+    spread_out = run_protocol(grid, data_sets, tmp_path / "two", cluster=TWO)
+    assert len(alone.rows) == spread_out.fitted == 8 and spread_out.failures == ()
+    assert [without_clocks(row) for row in alone.rows] == [without_clocks(row) for row in spread_out.rows]
+
+
+def test_features_of_two_workers_are_those_of_one_process(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(70):
+        path = tmp_path / "pictures" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), (3 * number, 90, 200 - number)).save(path)
+    (tmp_path / "pictures" / "7.png").write_bytes(b"no picture")
+    listing, backbone = list_pictures(tmp_path / "pictures"), load_backbone()
+    alone, by_two = tmp_path / "alone.npz", tmp_path / "two.npz"
+    write_features(backbone, listing, alone, skip_broken=True)
+    monkeypatch.setenv("BAYES_CLIP_CACHE", str(tmp_path / "store"))
+    encode_across(TWO, backbone, listing)
+    written = write_features(backbone, listing, by_two, skip_broken=True)
+    assert (written.rows, written.encoded, written.broken) == (69, 0, 1)
+    with np.load(alone) as one, np.load(by_two) as two:
+        assert one.files == two.files
+        assert all(np.array_equal(one[name], two[name]) for name in one.files)
+
+
+def test_features_of_workers_need_a_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    monkeypatch.setenv("BAYES_CLIP_CACHE", "")
+    with pytest.raises(UserError, match="name one with --store DIR"):
+        encode_across(TWO, load_backbone(), list_pictures(tmp_path / "one.png"))
+
+
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'pip install "bayes-clip\[ray\]"'):
@@ -114,9 +168,12 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Cluster(workers=16).threads == Cluster(address="auto").threads == 3
 
 
-def test_ray_is_imported_by_nobody_who_does_not_ask() -> None:
-    assert asdict(TWO) == {"workers": 2, "address": None}
-    import subprocess
-
-    code = "import sys, bayes_clip.evaluation.comparison, bayes_clip.cli; assert 'ray' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_ray_is_imported_in_one_function_alone() -> None:
+    package = Path(bayes_clip.__file__).parent
+    importing = [
+        (path.name, line)
+        for path in package.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.split()[:2] in (["import", "ray"], ["from", "ray"])
+    ]
+    assert importing == [("cluster.py", "        import ray")]
