@@ -10,7 +10,7 @@ be right but for a share ε, which are replaced by any other class with the same
 with probability ε (1 − p_i) / (C − 1) over the above, and is a suspect where that is more than a half. The
 model is that of Natarajan et al. (NeurIPS 2013) for random label noise, its rate learned as by Raykar et al.
 (JMLR 2010). Where classes look alike, p_i is small for right labels too and ε comes out near zero: it flags
-few, and what it flags is usually wrong (analysis/label_noise.py measures both).
+few (analysis/label_noise.py measures how many of each).
 """
 
 from __future__ import annotations
