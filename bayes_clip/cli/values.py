@@ -59,8 +59,8 @@ def whole_range(text: str, option: str, least: int) -> list[int]:
 
 
 def stem(task: str) -> str:
-    """What a task is called in the name of a folder."""
-    return Path(task.removesuffix("/").replace(":", "_")).resolve().stem
+    """What a task is called in the name of a folder: its file's or folder's name, or that of torchvision."""
+    return task.split(":")[1] if task.startswith("torchvision:") else Path(task).resolve().stem
 
 
 def decay(text: str) -> float | dict[str, float]:
