@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,22 @@ def tiny_weights(tiny_config: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_config: Path, tiny_weights: Path) -> Backbone:
     return load_backbone(str(tiny_config), str(tiny_weights))
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, tiny_weights: Path) -> Path:
+    """A folder of a whole model, as open_clip's local-dir: and the hub have them."""
+    return make_model_folder(tmp_path / "my_clip", tiny_weights)
+
+
+def make_model_folder(folder: Path, weights: Path, **preprocessing: Any) -> Path:
+    folder.mkdir()
+    config = {"model_cfg": TINY, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    shutil.copy(weights, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_folder() -> Any:
+    return make_model_folder
