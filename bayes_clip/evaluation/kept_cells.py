@@ -48,7 +48,7 @@ class KeptCells:
     def read(self, name: str) -> Scored | None:
         """The cell of that name; None where it has not finished, or its file is damaged."""
         try:
-            with np.load(self.folder / name, allow_pickle=False) as file:
+            with (self.folder / name).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 said = json.loads(str(file["said"]))
                 arrays = {array: file[array] for array in ARRAYS if array in file.files}
             return Scored(Run(row=said["row"], **arrays), tuple(said["notes"]))
