@@ -12,6 +12,7 @@ import hashlib
 import sqlite3
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 
 from bayes_clip.data.images import READING
 from bayes_clip.data.sources import Stamp
+from bayes_clip.data.store_place import is_default
 from bayes_clip.errors import UserError
 
 if TYPE_CHECKING:  # open_clip takes seconds to import
@@ -119,23 +121,27 @@ def opened_store(folder: Path | None, backbone: Backbone) -> Iterator[FeatureSto
     The file's name holds all that features depend on but the picture: the fingerprint of weights and
     preprocessing, the precision, the kind of device and how this package reads pictures.
 
+    Where nobody named the folder and it cannot be used, a warning says so and nothing is kept.
+
     Raises:
         UserError: the folder cannot be written, or the file is damaged.
     """
-    if folder is None:
-        yield None
-        return
+    store = None if folder is None else _opened(folder, backbone)
+    try:
+        yield store
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _opened(folder: Path, backbone: Backbone) -> FeatureStore | None:
     import torch
 
     kind = torch.device(backbone.device).type
     name = f"{backbone.fingerprint}-{backbone.precision}-{kind}-{READING}{SUFFIX}"
+    weights = f" {backbone.pretrained}" if backbone.pretrained else ""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot keep features there ({error.strerror}); {GO_WITHOUT}") from None
-    store = FeatureStore(folder / name, backbone.feature_dim)
-    try:
-        weights = f" {backbone.pretrained}" if backbone.pretrained else ""
+        store = FeatureStore(_made(folder) / name, backbone.feature_dim)
         store.describe(
             format=FORMAT,
             backbone=f"{backbone.name}{weights}",
@@ -143,9 +149,20 @@ def opened_store(folder: Path | None, backbone: Backbone) -> Iterator[FeatureSto
             precision=backbone.precision,
             dimension=backbone.feature_dim,
         )
-        yield store
-    finally:
-        store.close()
+    except UserError as error:
+        if not is_default():
+            raise
+        warnings.warn(f"features are not kept: {error}", stacklevel=4)
+        return None
+    return store
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot keep features there ({error.strerror}); {GO_WITHOUT}") from None
+    return folder
 
 
 def connected(file: Path) -> sqlite3.Connection:

@@ -41,3 +41,8 @@ def use_store(place: str | Path | None) -> None:
 def is_chosen() -> bool:
     """Whether `use_store` has had its say."""
     return _chosen[-1] != "default"
+
+
+def is_default() -> bool:
+    """Whether features go to the user's cache folder because nobody named another place."""
+    return not is_chosen() and VARIABLE not in os.environ

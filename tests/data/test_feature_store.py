@@ -211,6 +211,17 @@ def test_stores_that_cannot_be_used_are_named(tmp_path: Path, pocket: Backbone) 
         pass
 
 
+def test_a_cache_folder_that_nobody_asked_for_is_done_without(
+    paths: list[Path], pocket: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.delenv("BAYES_CLIP_CACHE")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="features are not kept: .*file/bayes_clip: cannot keep"):
+        assert len(encode_files(pocket, paths[:1]).features) == 1
+
+
 def test_where_features_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert store_folder() is None  # tests keep none unless they ask for it
     monkeypatch.setenv("BAYES_CLIP_CACHE", str(tmp_path))
