@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import beta
 
 from bayes_clip.evaluation import bootstrap
 from bayes_clip.evaluation.bootstrap import CALIBRATION, PLUG_IN, Scored, blocks, random_signs, resamples
@@ -33,7 +34,9 @@ class Resampled:
     def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
         """The ends of the interval of one of SCORE_COLUMNS.
 
-        Averages over rows, AUROC, FPR95 and AURC: the percentile interval. It covers as often as it says
+        Accuracy: the exact interval of Clopper & Pearson, which has a width where every row is right.
+
+        NLL, Brier, AUROC, FPR95 and AURC: the percentile interval. It covers about as often as it says
         (`analysis/interval_coverage.py`), keeps to the range of the score, and corrections of its bias (BCa)
         change it by less than its own Monte-Carlo error.
 
@@ -45,6 +48,8 @@ class Resampled:
         calibrated model might show as much. For `debiased_ece` it is that of the same without the debiasing.
         """
         tail = (1 - level) / 2
+        if metric == "accuracy":
+            return _of_share(float(self.run.row[metric]), len(self.run.labels), tail)
         found = self.scores[metric]
         if metric not in CALIBRATION:
             low, high = np.quantile(found, (tail, 1 - tail))
@@ -101,6 +106,13 @@ def _of_run(run: Run, counts: np.ndarray, beyond: np.ndarray | None, signs: np.n
         parts.append(scored.on(block, ood))
     noise = [scored.noise(block) for _, block in blocks(signs)]
     return Resampled(run, _joined(parts), _joined(noise))
+
+
+def _of_share(share: float, rows: int, tail: float) -> tuple[float, float]:
+    right = round(share * rows)
+    low = 0.0 if right == 0 else float(beta.ppf(tail, right, rows - right + 1))
+    high = 1.0 if right == rows else float(beta.ppf(1 - tail, right + 1, rows - right))
+    return low, high
 
 
 def _joined(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:

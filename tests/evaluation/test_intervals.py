@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_runs import made_run
@@ -42,6 +44,13 @@ def test_rows_name_the_fit_and_enclose_the_value() -> None:
     for row in rows:
         assert float(row["low"]) <= float(row["value"]) + 1e-9
         assert float(row["value"]) <= float(row["high"]) + 1e-9
+
+
+def test_perfect_accuracy_is_not_certain() -> None:
+    run = made_run(18, 0)
+    perfect = replace(run, labels=run.probabilities.argmax(1), row={**run.row, "accuracy": 1.0})
+    low, high = resampled([perfect], 20)[0].interval("accuracy")
+    assert high == 1.0 and low == pytest.approx(0.025 ** (1 / 18))  # all 18 right has chance 0.025 there
 
 
 def test_seeded_and_alone_or_together_alike() -> None:
