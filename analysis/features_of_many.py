@@ -189,8 +189,9 @@ def page(table: pd.DataFrame) -> str:
         f"The file of the resumed run {verdict} as that of the uninterrupted one; files left behind: "
         f"{first['left_behind']}. Seconds are of the whole process, loading included; *at work* is the share "
         "of the time from the first picture to the last; *alone* is what the encoder takes for as many "
-        "pictures with pixels ready and nothing beside it. Written by analysis/features_of_many.py on "
-        f"{hardware()}.\n"
+        "pictures with pixels ready and nothing beside it. Peak memory counts the process that starts the "
+        "command too, where that is larger (Linux hands it on): an upper bound. Written by "
+        f"analysis/features_of_many.py on {hardware()}.\n"
     )
 
 
