@@ -22,8 +22,8 @@ from bayes_clip.rates import Rates
 from bayes_clip.resources import models_folder
 
 COMMANDS = (
-    *("compare", "protocol", "fit", "update", "transport", "predict", "suggest", "evaluate", "shift", "check"),
-    *("export", "features", "store", "backbones", "models", "engines", "tasks"),
+    *("compare", "protocol", "fit", "update", "transport", "predict", "suggest", "evaluate", "shift"),
+    *("check", "export", "features", "store", "backbones", "models", "engines", "tasks"),
 )
 CLASSES, DIMENSION, PER_CLASS = 3, 8, 6
 
