@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -158,6 +159,7 @@ def _start(ray: ModuleType, cluster: Cluster) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address is not None:
         try:
+            _knock(cluster.address)
             ray.init(address=cluster.address, **quiet)
         except Exception as error:
             raise UserError(
@@ -177,6 +179,13 @@ def _start(ray: ModuleType, cluster: Cluster) -> None:
                     f"--workers {cluster.workers}: Ray did not start ({_in_short(error)}); try again when "
                     "the machine is less busy, or leave --workers out"
                 ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at host:port: Ray itself tries for minutes, aloud."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _gpus(cluster: Cluster, device: str) -> float:
