@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,7 +86,7 @@ def spread(
     shared: Sequence[Any],
     items: Iterable[tuple[int, Any]],
     device: str = "cpu",
-) -> Iterator[tuple[int, Result | UserError]]:
+) -> Generator[tuple[int, Result | UserError], None, None]:
     """``work(shared[i], item)`` for every (i, item), by number of the item as each one ends.
 
     A UserError that `work` raises is the result of its item. Each worker has `Cluster.threads` threads, and

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, NoReturn, TextIO
 
 import typer
@@ -52,12 +53,12 @@ def top(
         raise typer.Exit
 
 
-for command in (compare, protocol, fit, update, transport, predict, suggest, evaluate, shift, check):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(compare, protocol, fit, update, transport, predict, suggest, evaluate, shift, check, export),
+    *(features, store, backbones),
+)
+for command in COMMANDS:
     app.command()(command)
-for command in (export, features, store):
-    app.command()(command)
-
-app.command()(backbones)
 
 
 @app.command()

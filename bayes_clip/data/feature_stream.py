@@ -91,7 +91,8 @@ def write_features(
         if not written.rows:
             first = written.notes[0].removeprefix("skipped ")
             raise UserError(f"none of {listing.count} pictures can be read; the first: {first}")
-        arrays = {"features": (rows, "<f4", (written.rows, backbone.feature_dim))}
+        shape = (written.rows, backbone.feature_dim)
+        arrays: dict[str, _Array] = {"features": (rows, "<f4", shape)}
         if listing.labelled:
             arrays["labels"] = (labels, "<i8", (written.rows,))
         strings = {
@@ -107,7 +108,8 @@ def write_features(
     return written
 
 
-_Arrays = Mapping[str, tuple[IO[bytes], str, tuple[int, ...]]]  # a file of raw values, their type and shape
+_Array = tuple[IO[bytes], str, tuple[int, ...]]  # a file of raw values, their type and shape
+_Arrays = Mapping[str, _Array]
 _Strings = Mapping[str, "str | tuple[str, ...]"]
 
 

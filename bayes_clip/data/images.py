@@ -6,7 +6,7 @@ import io
 import struct
 import threading
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ _FILTERS = threading.Lock()  # filters of warnings are the whole process's, and 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: PurePath) -> bool:
     """Whether the name of `path` is that of a picture, and not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 

@@ -25,15 +25,15 @@ def list_pictures(path: str | Path) -> Listing:
     Raises:
         UserError: no such path, no picture in it, or what the listing of its kind refuses.
     """
-    path = Path(path)
-    if are_shards(path):
-        return list_shards(path)
-    if path.is_file():
-        if path.suffix.lower() == LIST_SUFFIX:
-            return _list_file(path)
-        return Listing(path, lambda: iter([Listed(PictureFile(path))]), 1)
-    path = existing_folder(path)
-    return list_datasets_folder(path) if is_datasets_folder(path) else _list_folder(path)
+    place = Path(path)
+    if are_shards(place):
+        return list_shards(place)
+    if place.is_file():
+        if place.suffix.lower() == LIST_SUFFIX:
+            return _list_file(place)
+        return Listing(place, lambda: iter([Listed(PictureFile(place))]), 1)
+    place = existing_folder(place)
+    return list_datasets_folder(place) if is_datasets_folder(place) else _list_folder(place)
 
 
 def _list_folder(root: Path) -> Listing:

@@ -76,8 +76,11 @@ def _kept(file: Path) -> Kept:
         ).fetchone()
     beside = [file.with_name(file.name + end) for end in ("", "-wal", "-shm")]
     size = sum(part.stat().st_size for part in beside if part.exists())
-    known = (str(about.get(name, "?")) for name in ("backbone", "fingerprint", "precision"))
-    return Kept(file, *known, int(about.get("dimension", 0)), rows, size, first, last)
+    backbone, fingerprint, precision = (
+        str(about.get(name, "?")) for name in ("backbone", "fingerprint", "precision")
+    )
+    dimension = int(about.get("dimension", 0))
+    return Kept(file, backbone, fingerprint, precision, dimension, rows, size, first, last)
 
 
 def _forget(file: Path, before: float) -> int:

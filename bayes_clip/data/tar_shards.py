@@ -125,7 +125,7 @@ def _members(archive: Path) -> Iterator[TarMember]:
         size = archive.stat().st_size
         with tarfile.open(archive, "r:") as opened:
             for member in opened:
-                opened.members = []  # else it remembers every one
+                opened.members = []  # type: ignore[attr-defined]  # else it remembers every one
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
                 if member.isfile() and not PurePosixPath(member.name).name.startswith("."):

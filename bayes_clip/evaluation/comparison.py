@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -116,7 +116,7 @@ def _draws(cells: Sequence[Cell]) -> Iterator[Task]:
 
 def _finished(
     cells: Sequence[Cell], tasks: Sequence[Task], cluster: Cluster | None, kept: KeptCells | None
-) -> Iterator[tuple[int, Scored]]:
+) -> Generator[tuple[int, Scored], None, None]:
     """Every cell by number as it ends, those first that were kept.
 
     A cell is a single fit: that is what takes the time, the draws are the same whoever makes them, and the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ def _fitted(
     grid: Grid,
     shifts: Sequence[ShiftedTask],
     cluster: Cluster | None,
-) -> Iterator[tuple[int, list[Row] | UserError]]:
+) -> Generator[tuple[int, list[Row] | UserError], None, None]:
     """The rows of every cell by number as it ends, or why it could not be fitted."""
     if cluster is None:
         for number, cell in enumerate(cells):

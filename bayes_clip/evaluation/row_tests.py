@@ -115,7 +115,8 @@ def _over_rows(every: Sequence[Resampled]) -> list[dict[str, Cell]]:
 
 def _at_place(place: tuple[Cell, ...], members: Sequence[Resampled]) -> list[dict[str, Cell]]:
     count = len(members[0].run.labels)
-    signs = 1.0 - 2.0 * np.random.default_rng((SEED, count)).integers(0, 2, (count, SWAPS))
+    coins = np.random.default_rng((SEED, count)).integers(0, 2, (count, SWAPS))
+    signs = (1 - 2 * coins).astype(np.float64)
     scores = [of_rows(one.run) for one in members]
     by_metric: dict[str, list[dict[str, Cell]]] = {metric: [] for metric in TESTS}
     for first, second in combinations(range(len(members)), 2):

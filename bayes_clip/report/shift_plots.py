@@ -33,8 +33,10 @@ def robustness_curves(rows: Sequence[Mapping[str, Cell]]) -> Figure:
         for (axes,), (measure, label) in zip(stacks, MEASURES, strict=True):
             curves = {kind: curve(rows, kind, measure) for kind in kinds}
             for place, (kind, (severities, values)) in enumerate(curves.items()):
-                style = {"color": SHADES[place % len(SHADES)], "marker": MARKERS[place % len(MARKERS)]}
-                axes.plot(severities, values, label=kind, markersize=4, linewidth=1.3, **style)
+                shade, marker = SHADES[place % len(SHADES)], MARKERS[place % len(MARKERS)]
+                axes.plot(
+                    severities, values, label=kind, color=shade, marker=marker, markersize=4, linewidth=1.3
+                )
             if len(kinds) > 1:
                 severities = next(iter(curves.values()))[0]
                 mean = np.mean([values for _, values in curves.values()], axis=0)

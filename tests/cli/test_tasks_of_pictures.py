@@ -35,9 +35,7 @@ def test_a_coop_folder_and_a_table_are_tasks_like_any_other(cli: Cli, tmp_path: 
     assert rows[0]["n_query"] == rows[1]["n_query"] == "12"
     fitted = cli("fit", "textures", "--engine", "map", "--out", "posterior", "--report", "report")
     assert fitted.status == 0, fitted.errors
-    assert (
-        load_posterior(tmp_path / "posterior").class_names == SHAPES
-    )  # in the order of the split
+    assert load_posterior(tmp_path / "posterior").class_names == SHAPES  # in the order of the split
     assert (tmp_path / "report" / "suspects.csv").read_text().startswith("row,input,given,suggested")
     shifted = cli(
         *("shift", "posterior", "table.csv", "--corruptions", "blur,jpeg", "--severities", "1,4-5"),
