@@ -24,6 +24,7 @@ import bayes_clip as bc
 from analysis.backbone_update.arms import Pair, draw, measure
 from analysis.study_tools import hardware, markdown, said
 from bayes_clip.model import list_models
+from bayes_clip.report.style import house_style
 
 HERE = Path(__file__).parent
 NEW = (str(HERE / "pocket_clip_v2.json"), str(HERE / "pocket_clip_v2.safetensors"))
@@ -41,6 +42,8 @@ ARMS = (
     ("retrained", 4),
     ("retrained with the old labels too", 4),
 )
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+MARKERS = "osD^vP"  # one more for every six models
 
 
 def pairs(names: Sequence[str], old: bc.Backbone, new: bc.Backbone) -> list[Pair]:
@@ -110,24 +113,29 @@ def _cell(part: pd.DataFrame) -> str:
 
 
 def picture(table: pd.DataFrame) -> Figure:
-    """Accuracy of every arm, a panel a task, a line a model."""
-    tasks = list(dict.fromkeys(table["task"]))
-    figure = Figure(figsize=(4.6 * len(tasks), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    """Accuracy of every arm, a panel a task; each model at its own height, in its own colour and mark."""
+    tasks, models = (list(dict.fromkeys(table[column])) for column in ("task", "model"))
     shown = [arm for arm in ARMS if arm[0] != "on the old encoder"]
     names = [arm if k == 0 else f"{arm}, k = {k}" for arm, k in shown]
-    for axis, task in zip(axes, tasks, strict=True):
-        for model, part in table[table["task"] == task].groupby("model", sort=False):
-            means = [
-                100 * part[(part["arm"] == arm) & (part["k"] == k)]["accuracy"].mean() for arm, k in shown
-            ]
-            axis.plot(means, range(len(shown)), "o", alpha=0.8, label=model)
-        axis.set_title(task)
-        axis.set_xlabel("accuracy on the new encoder, %")
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(shown)), names)
-    axes[0].invert_yaxis()
-    axes[-1].legend(fontsize=7, loc="lower left")
+    with house_style():
+        figure = Figure(figsize=(4.4 * len(tasks) + 1, 6.4), layout="constrained")
+        axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axis, task in zip(axes, tasks, strict=True):
+            for place, model in enumerate(models):
+                part = table[(table["task"] == task) & (table["model"] == model)]
+                means = [
+                    100 * part[(part["arm"] == arm) & (part["k"] == k)]["accuracy"].mean() for arm, k in shown
+                ]
+                heights = [row + 0.7 * (place / max(1, len(models) - 1) - 0.5) for row in range(len(shown))]
+                style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place // len(COLOURS)]}
+                axis.plot(means, heights, linestyle="", markersize=5, label=model, **style)
+            for row in range(1, len(shown)):
+                axis.axhline(row - 0.5, color="grey", lw=0.4)
+            axis.set(title=task, xlabel="accuracy on the new encoder, %")
+            axis.grid(axis="y", visible=False)
+        axes[0].set_yticks(range(len(shown)), names)
+        axes[0].set_ylim(len(shown) - 0.5, -0.5)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=6)
     return figure
 
 
