@@ -13,6 +13,7 @@ from bayes_clip.data.checks import names_of_classes
 from bayes_clip.errors import UserError
 
 MOST_CLASSES = 100_000  # of a partial task, where the number of rows does not bound it
+UNEQUAL = 2  # times as many labels, from which on a note says so
 MANY = 5  # how many names a note lists before it says "and more"
 
 
@@ -89,11 +90,11 @@ def repeated_names(names: tuple[str, ...]) -> list[str]:
 
 
 def unequal_shots(labels: Tensor, names: tuple[str, ...]) -> list[str]:
-    """A note on classes of unequal numbers of labels: the fewest and the most, and what that does."""
+    """A note on classes of which one has twice the labels of another: how many, and what that does."""
     counts = torch.bincount(labels, minlength=len(names))
     present = torch.nonzero(counts)[:, 0]
     fewest, most = present[counts[present].argmin()], counts.argmax()
-    if counts[fewest] == counts[most]:
+    if counts[most] < UNEQUAL * counts[fewest]:
         return []
     return [
         f"unequal numbers of labels: from {int(counts[fewest])} ('{names[fewest]}') to {int(counts[most])} "

@@ -239,7 +239,7 @@ def few_shot(task: Task, shots: int | None, seed: int, pool: Pool | None = None)
     ``numpy.random.default_rng(seed)``; per class in label order, ``permutation`` of its rows, the first
     `shots`. Hence the draw for K shots is the beginning of the draw for K + 1. A class with fewer rows
     gives all of them and a note. ``shots=None`` keeps the whole support set as it stands, with a note where
-    classes have unequal numbers of rows.
+    a class has twice the rows of another.
 
     With a `pool` the draw is from that, and the task needs to hold only the rows that are drawn.
 

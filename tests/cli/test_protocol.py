@@ -63,7 +63,7 @@ def test_a_whole_round(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {row["part"] for row in adversarial} == {"shift"}
     written = {item.name for item in Path("run").iterdir()}
     assert written == {
-        *("metrics.csv", "protocol.json", "features", "figures"),
+        *("metrics.csv", "protocol.json", "figures"),
         *("summary.csv", "summary.md", "paired.csv", "paired.md"),
     }
     before = Path("run/metrics.csv").read_bytes()
