@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 import bayes_clip as bc
-from bayes_clip.evaluation.comparison import score_posterior
+from bayes_clip.evaluation.scoring import score_posterior
 
 beside = Path(bc.__file__).parents[1] / "analysis" / "backbone_update"
 old_encoder = bc.load_backbone()

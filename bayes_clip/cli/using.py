@@ -90,9 +90,9 @@ def evaluate(
     from bayes_clip.data.arrays import check_place
     from bayes_clip.data.resolve import load_task
     from bayes_clip.evaluation.alignment import in_class_order
-    from bayes_clip.evaluation.comparison import score_posterior
     from bayes_clip.evaluation.intervals import intervals
     from bayes_clip.evaluation.results import Comparison
+    from bayes_clip.evaluation.scoring import score_posterior
     from bayes_clip.evaluation.verdicts import check_backbone
     from bayes_clip.report.write import check_writable, write_comparison
     from bayes_clip.storage.folder import load_posterior

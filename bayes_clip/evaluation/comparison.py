@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-from torch import Tensor
-
 from bayes_clip.cluster import Cluster, check_ray, spread
 from bayes_clip.data.task import Task, few_shot
 from bayes_clip.errors import UserError, nearest
-from bayes_clip.evaluation.alignment import in_class_order
-from bayes_clip.evaluation.engine_checks import SelfCheck, remark, self_check
+from bayes_clip.evaluation.engine_checks import remark
 from bayes_clip.evaluation.kept_cells import KeptCells, Scored, cell_name, queried
-from bayes_clip.evaluation.results import Comparison, Run, score
-from bayes_clip.evaluation.suspects import label_remarks
-from bayes_clip.fitting import Fit, FitSettings, fit
-from bayes_clip.inference import DEFAULT_ENGINES, ENGINES, NO_PRIOR
+from bayes_clip.evaluation.results import Comparison
+from bayes_clip.evaluation.scoring import checked_near, run_of
+from bayes_clip.fitting import FitSettings, fit
+from bayes_clip.inference import DEFAULT_ENGINES, ENGINES
 from bayes_clip.model import find_model, list_models
-from bayes_clip.posterior import Posterior
 from bayes_clip.progress import track
 from bayes_clip.runnable import why_not
 
@@ -82,7 +76,6 @@ def compare(
         done.update(track(finished, "Comparing", len(cells)))
     results = [done[number] for number in range(len(cells))]
     notes += [note for scored in results for note in scored.notes]
-    notes += [note for draw in _draws(cells) for note in label_remarks(draw, settings.device)]
     config = {
         "tasks": [task.name for task in tasks],
         "models": list(models),
@@ -100,18 +93,12 @@ def fit_cell(task: Task, arm: tuple[FitSettings, int | None, int]) -> Scored:
     settings, shots, seed = arm
     drawn = few_shot(task, shots, seed)
     fitted = fit(drawn, settings)
-    found = _self_check(fitted.posterior)
+    found = checked_near(fitted.posterior)
     notes = [f"{drawn.name}: {note}" for note in drawn.notes if note not in task.notes]
     return Scored(
         run_of(fitted, drawn),
         (*notes, *fitted.notes, *([remark(settings, found)] if found.fails else [])),
     )
-
-
-def _draws(cells: Sequence[Cell]) -> Iterator[Task]:
-    """Every support set that was fitted, once."""
-    drawn = {(cell.task.name, cell.shots, cell.seed if cell.shots else 0): cell for cell in cells}
-    return (few_shot(cell.task, cell.shots, cell.seed) for cell in drawn.values())
 
 
 def _finished(
@@ -192,80 +179,6 @@ def cells_of(
             yield Cell(task, chosen, count, seed)
 
 
-def run_of(fitted: Fit, task: Task) -> Run:
-    """Score a fit on its task's query set."""
-    return score_posterior(fitted.posterior, task, fit_seconds=fitted.seconds)
-
-
-def score_posterior(
-    posterior: Posterior,
-    task: Task,
-    fit_seconds: float | None = None,
-    among: Sequence[int] | None = None,
-) -> Run:
-    """Score a posterior on a task's query set, and its novelty on the task's OOD rows where it has some.
-
-    Classes are matched by name: the task may have them in another order, or not all of them. `among`: query
-    rows are of these classes of the posterior (in rising order), and known to be: probabilities are divided
-    by what those classes have together. For point estimates that is the softmax over those classes alone.
-
-    Raises:
-        UserError: the task has another number of features, or classes that the posterior does not know.
-    """
-    task = in_class_order(task, posterior.class_names)
-    start = time.perf_counter()
-    prediction = posterior.predict(task.query_rows)
-    predict_seconds = time.perf_counter() - start
-    outside = None if task.ood_rows is None else posterior.predict(task.ood_rows)
-    probabilities, labels = _array(prediction.probabilities), task.query_labels.cpu().numpy()
-    if among is not None:
-        probabilities, labels = given_among(probabilities, labels, among)
-    novelty = _array(prediction.novelty)
-    ood_novelty = None if outside is None else _array(outside.novelty)
-    source = posterior.source
-    row = {
-        "task": task.name,
-        "model": source.settings.model,
-        "engine": source.settings.engine,
-        "shots": "" if source.shots is None else source.shots,
-        "seed": "" if source.seed is None else source.seed,
-        "n_support": source.support_rows,
-        "n_query": len(labels),
-        **score(probabilities, labels, novelty, ood_novelty),
-        "prior_variance": "" if source.settings.engine in NO_PRIOR else source.prior_variance,
-        "fit_seconds": "" if fit_seconds is None else fit_seconds,
-        "predict_seconds": predict_seconds,
-        "covariance": source.settings.family,
-        "rule": source.settings.update_rule if source.settings.engine == "ekf" else "",
-        "predictive": posterior.predictive,
-        "novelty_score": posterior.novelty_score,
-        "backbone": source.backbone or "",
-        "self_check": _self_check(posterior).verdict,
-    }
-    return Run(
-        row=row,
-        probabilities=probabilities,
-        labels=labels,
-        novelty=novelty,
-        epistemic=_array(prediction.epistemic),
-        ood_novelty=ood_novelty,
-        ood_probabilities=None if outside is None else _array(outside.probabilities),
-    )
-
-
-def given_among(
-    probabilities: np.ndarray, labels: np.ndarray, among: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (M, n) given that the class is one of `among` (n, rising), and labels in its numbering.
-
-    A row that gives all of them nothing (float64 underflows) is uniform.
-    """
-    chosen = probabilities[:, list(among)]
-    total = chosen.sum(1, keepdims=True)
-    even = np.full_like(chosen, 1 / len(among))
-    return np.divide(chosen, total, out=even, where=total > 0), np.searchsorted(among, labels)
-
-
 def _expanded(
     asked: Sequence[str], every: Iterable[str], option: str, known: Iterable[str] | None = None
 ) -> list[str]:
@@ -280,13 +193,3 @@ def _expanded(
                 f"{option} {name}: no such {what}.{nearest(name, known)} Known: {', '.join(known)}"
             )
     return names
-
-
-def _self_check(posterior: Posterior) -> SelfCheck:
-    """What the engine's own check said near the posterior's prior variance of a logit, s² v."""
-    source = posterior.source
-    return self_check(source.settings, source.prior_variance * posterior.program.logit_scale**2)
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()

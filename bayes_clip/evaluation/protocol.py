@@ -14,8 +14,9 @@ from bayes_clip.data.prepared import Prepared, ShiftedTask
 from bayes_clip.data.task import few_shot
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.base_to_new import halves, on_new_classes
-from bayes_clip.evaluation.comparison import Cell, cells_of, named_arms, score_posterior
+from bayes_clip.evaluation.comparison import Cell, cells_of, named_arms
 from bayes_clip.evaluation.results import METRIC_COLUMNS, Run
+from bayes_clip.evaluation.scoring import score_posterior
 from bayes_clip.evaluation.table_file import Row, agree, read_rows, remove_unfinished, write_rows
 from bayes_clip.fitting import fit
 from bayes_clip.progress import track
@@ -26,7 +27,7 @@ SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)  # as in CoOp
 TABLE = "metrics.csv"
 CONFIG = "protocol.json"
-FILES = (TABLE, CONFIG, "features")  # in the folder of a run
+FILES = (TABLE, CONFIG)  # in the folder of a run
 # What a row is scored on: all classes; the half that was learned and the one that was not; a variant.
 ALL, BASE, NEW, SHIFT = "all", "base", "new", "shift"
 PART = "part"

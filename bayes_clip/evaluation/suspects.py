@@ -10,7 +10,8 @@ be right but for a share ε, which are replaced by any other class with the same
 with probability ε (1 − p_i) / (C − 1) over the above, and is a suspect where that is more than a half. The
 model is that of Natarajan et al. (NeurIPS 2013) for random label noise, its rate learned as by Raykar et al.
 (JMLR 2010). Where classes look alike, p_i is small for right labels too and ε comes out near zero: it flags
-few (analysis/label_noise.py measures how many of each).
+few. Where zero-shot CLIP fails and labels are few, the fits are sure of what is not so, and right labels are
+flagged (analysis/label_noise.py measures how many of each).
 """
 
 from __future__ import annotations
@@ -107,15 +108,6 @@ def suspect_rows(task: Task, doubts: LabelDoubts) -> list[dict[str, Cell]]:
     ]
 
 
-def label_remarks(task: Task, device: str = "cpu") -> tuple[str, ...]:
-    """`remark` on a task's labels, where looking at them takes little beside a fit."""
-    doubts = doubt_labels(task, device=device) if is_quick(task) else None
-    if doubts is None:
-        return ()
-    drawn = "" if task.shots is None else f" ({task.shots} shots, seed {task.seed})"
-    return tuple(f"{task.name}{drawn}: {said}" for said in remark(task, suspect_rows(task, doubts)))
-
-
 def remark(task: Task, rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
     """One line on the labels that look wrong; none where none does."""
     if not rows:
@@ -125,5 +117,5 @@ def remark(task: Task, rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
         for row in rows[:NAMED]
     )
     more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    count = f"{len(rows)} of {len(task.support_labels)} labels look wrong"
-    return (f"{count}, by fits that did not see them: {first}{more}; fit --report lists them",)
+    count = f"{len(rows)} of {len(task.support_labels)} labels may be wrong"
+    return (f"{count}, by fits that did not see them: {first}{more}; --report lists them",)

@@ -12,9 +12,10 @@ import torch
 
 from bayes_clip.data.task import Task, make_task
 from bayes_clip.evaluation.checking import check
-from bayes_clip.evaluation.comparison import compare, score_posterior
+from bayes_clip.evaluation.comparison import compare
 from bayes_clip.evaluation.holdout import hold_out
 from bayes_clip.evaluation.results import Comparison
+from bayes_clip.evaluation.scoring import score_posterior
 from bayes_clip.fitting import fit
 from bayes_clip.report.check_write import write_check
 from bayes_clip.report.fit_write import write_fit

@@ -8,7 +8,7 @@ from small_problems import tiny_task
 
 from bayes_clip.errors import UserError
 from bayes_clip.evaluation.alignment import in_class_order
-from bayes_clip.evaluation.comparison import score_posterior
+from bayes_clip.evaluation.scoring import score_posterior
 from bayes_clip.fitting import fit
 from bayes_clip.settings import FitSettings
 

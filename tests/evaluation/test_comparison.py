@@ -8,8 +8,9 @@ from small_problems import tiny_task
 
 from bayes_clip.data.task import few_shot
 from bayes_clip.errors import UserError
-from bayes_clip.evaluation.comparison import compare, score_posterior
+from bayes_clip.evaluation.comparison import compare
 from bayes_clip.evaluation.results import METRIC_COLUMNS
+from bayes_clip.evaluation.scoring import score_posterior
 from bayes_clip.fitting import fit
 from bayes_clip.settings import FitSettings
 

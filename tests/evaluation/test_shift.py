@@ -12,8 +12,8 @@ from bayes_clip.data.corruptions import CORRUPTIONS, corrupted
 from bayes_clip.data.resolve import load_task
 from bayes_clip.data.task import Task, few_shot, make_task
 from bayes_clip.errors import UserError
-from bayes_clip.evaluation.comparison import score_posterior
 from bayes_clip.evaluation.metrics import auroc
+from bayes_clip.evaluation.scoring import score_posterior
 from bayes_clip.evaluation.shift import CLEAN, SHIFT_COLUMNS, Shifted, chosen_corruptions, shift
 from bayes_clip.fitting import fit
 from bayes_clip.posterior import Posterior
