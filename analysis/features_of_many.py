@@ -18,6 +18,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,9 @@ def run(told: list[str], killed_after: float | None = None) -> dict[str, float]:
         process = subprocess.Popen(told, stdout=said)
         if killed_after is not None:
             time.sleep(killed_after)
-            process.kill()
+            os.kill(
+                process.pid, signal.SIGKILL
+            )  # process.kill would reap one that has ended, and wait4 with it
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
