@@ -12,34 +12,26 @@ from torch import Tensor
 
 from bayes_clip.data.task import Task, refuse_partial
 from bayes_clip.errors import UserError
-from bayes_clip.gaussian import design as designs
-from bayes_clip.inference import FLAT_DEFAULTS, HEAD_ONLY, NO_PRIOR
+from bayes_clip.inference import NO_PRIOR
 from bayes_clip.inference.drift import Drift, estimate_process_noise
 from bayes_clip.inference.engines import Problem, filtered, infer
 from bayes_clip.inference.held_out import held_out, searched
 from bayes_clip.inference.kalman import StepInfo
-from bayes_clip.inference.program import Program, require_head
+from bayes_clip.inference.program import require_head
 from bayes_clip.inference.program_logits import Weights
-from bayes_clip.inference.sgd import Views
 from bayes_clip.inference.stream import Stream
-from bayes_clip.inputs import inputs_of, task_context
-from bayes_clip.model import AdapterModel, Context, as_program, find_model
-from bayes_clip.observation import SOFTMAX
+from bayes_clip.model import AdapterModel, as_program, find_model
 from bayes_clip.posterior import Posterior, Source
 from bayes_clip.precision import full_precision
+from bayes_clip.problem import problem_of, with_covariance
 from bayes_clip.runnable import why_not
 from bayes_clip.settings import FitSettings
 from bayes_clip.shard import Shard
 from bayes_clip.storage.checkpoint import Checkpoints
 from bayes_clip.tuning import Tuned, choose, choose_scale, default_variance
-from bayes_clip.views import augmented_views, deviations
+from bayes_clip.views import deviations
 
 __all__ = ["Fit", "FitSettings", "fit"]
-
-MOST_FULL_WEIGHTS = 2048  # of a program that is no linear head: up to here its covariance is full by default
-NEED_A_SLOPE = ("map", "ekf", "laplace")  # engines that follow the Jacobian from the prior mean
-MOST_ROWS_MEASURED = 256  # to find the prior variance of a logit
-MOST_NUMBERS_MEASURED = 2**26  # of the Jacobian of those rows
 
 
 @dataclass(frozen=True)
@@ -126,8 +118,8 @@ def fit(
     if refusal is not None:
         raise UserError(refusal)
     start = time.perf_counter()
-    problem, logit_variance = _problem(task, settings, kind)
-    settings = _with_covariance(settings, problem.program)
+    problem, logit_variance = problem_of(task, settings, kind)
+    settings = with_covariance(settings, problem.program)
     if shard is not None:
         require_head(problem.program, "--distributed")
     tuned = None if checkpoints is None else checkpoints.tuned
@@ -182,8 +174,8 @@ def left_out_logits(task: Task, settings: FitSettings) -> Tensor | None:
         UserError: as `fit`.
     """
     refuse_partial(task)
-    problem, logit_variance = _problem(task, settings, find_model(settings.model))
-    settings = _with_covariance(settings, problem.program)
+    problem, logit_variance = problem_of(task, settings, find_model(settings.model))
+    settings = with_covariance(settings, problem.program)
     tuned = _tune(problem, settings, logit_variance, task.text_features is not None)
     folds = held_out(problem, settings)
     return None if folds is None else folds(tuned.prior_variance)[0].double().cpu()
@@ -213,81 +205,6 @@ def _learn(
     if broken:
         raise UserError("the filter broke down (rounding, or a prior far too wide); try --dtype float64")
     return belief, stream, [] if checkpoints is not None and checkpoints.resumed else steps
-
-
-def _problem(task: Task, settings: FitSettings, kind: type[AdapterModel]) -> tuple[Problem, float]:
-    """The problem at unit prior variance, and the prior variance of a logit there (s² for a linear probe).
-
-    Raises:
-        UserError: the program has another number of outputs than the task has classes.
-    """
-    place = settings.device, settings.torch_dtype
-    context = task_context(kind, task)
-    context = replace(context, text_features=context.text_features.to(*place))
-    inputs = inputs_of(kind, context, task.support_rows).to(*place)
-    views = _views(kind, context, task, settings) if settings.engine == "sgd" else None
-    problem = Problem(kind, context, inputs, task.support_labels.to(settings.device), 1.0, views)
-    program = problem.program
-    classes = program.observation.class_logits(inputs.new_zeros(1, program.outputs)).shape[1]
-    if classes != task.num_classes:
-        raise UserError(
-            f"{program.name}: has {program.outputs} outputs and {task.name} {task.num_classes} classes; give "
-            "one output per class (or a single Normal or Bernoulli output for two classes)"
-        )
-    _check_coding(program, inputs[:1], classes)
-    if settings.engine == "sgd" and not program.is_head:
-        return problem, 0.0  # nothing is chosen by it, and it takes the Jacobians of all those rows
-    numbers = 1 if program.is_head else program.outputs * program.prior_mean.numel()
-    most = max(1, min(MOST_ROWS_MEASURED, MOST_NUMBERS_MEASURED // numbers))
-    some = inputs[:: -(-len(inputs) // most)]
-    variance = float(designs.times(program.design(some).square(), program.prior_variance).mean())
-    if not variance > 0 and settings.engine in NEED_A_SLOPE:
-        raise UserError(
-            f"{program.name}: at the prior mean its logits do not move with any weight, so {settings.engine} "
-            "has nowhere to go; give a site a prior mean away from there (for a two-layer adapter: a first "
-            "layer that is not zero)"
-        )
-    return problem, variance
-
-
-def _views(kind: type[AdapterModel], context: Context, task: Task, settings: FitSettings) -> Views | None:
-    """What each epoch of a training sees, in the dtype and on the device of the fit."""
-    views = augmented_views(kind, context, task, settings.seed)
-    if views is None:
-        return None
-    return lambda epoch: views(epoch).to(settings.device, settings.torch_dtype)
-
-
-def _check_coding(program: Program, row: Tensor, classes: int) -> None:
-    """Refuse likelihoods that write labels otherwise than predictions are read.
-
-    Raises:
-        UserError: values that are not 0 and 1 for two classes, or one-hot.
-    """
-    if program.observation is SOFTMAX:
-        return
-    each = torch.arange(classes, device=row.device)
-    coded = program.targets(row.expand(classes, -1), each).reshape(classes, -1).to(row)
-    wanted = each[:, None].to(row) if program.outputs == 1 else torch.eye(classes).to(row)
-    if not torch.equal(coded, wanted):
-        raise UserError(
-            f"{program.name}: observes class labels as {coded[0].tolist()}, {coded[1].tolist()}, ...; "
-            "observe labels as they come (0 and 1) with one output, or one-hot with one output per class"
-        )
-
-
-def _with_covariance(settings: FitSettings, program: Program) -> FitSettings:
-    """The settings with a covariance that the program can have.
-
-    Raises:
-        UserError: one was asked for that needs a linear head.
-    """
-    if program.is_head or settings.family not in HEAD_ONLY:
-        return settings
-    if settings.covariance is not None:
-        require_head(program, f"--covariance {settings.covariance}")
-    small = program.prior_mean.numel() <= MOST_FULL_WEIGHTS
-    return replace(settings, covariance=FLAT_DEFAULTS[0 if small else 1])
 
 
 def _tune(problem: Problem, settings: FitSettings, logit_variance: float, has_text: bool) -> Tuned:

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{c[0]} {c[1].name} {c[2].decay}" for c in CASES])
 def test_two_processes_are_one(folder: Path, number: int) -> None:
-    found = torch.load(folder / f"{number}.pt")
+    found = torch.load(folder / f"{number}.pt", weights_only=True)
     for one, two in zip(alone(number), found, strict=True):
         assert one.shape == two.shape and (one - two).abs().max() <= EXACT * one.abs().max().clamp_min(1)
 
