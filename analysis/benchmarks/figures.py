@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from analysis.benchmarks.contest import Row
 from analysis.benchmarks.growth import Curve
 from analysis.benchmarks.tables import times
-from bayes_clip.report.style import INK, MUTED, OUTSIDE, house_style, legend_above, panels
+from bayes_clip.report.style import INK, MUTED, OUTSIDE, house_style, legend_above, panels, plain_numbers
 from bayes_clip.report.svg import svg_text
 from bayes_clip.storage.files import write_whole, written_whole
 
@@ -83,6 +83,7 @@ def growth(curves: Sequence[Curve]) -> Figure:
             axes.set_xticks(values, [str(value) for value in values])
             axes.set_xlim(values[0] / 1.2, values[-1] * 1.6)
             axes.set_xlabel(TITLES[name])
+            plain_numbers(axes)
         stacks[0][0].set_ylabel("seconds; numbers are slopes")
         legend_above(figure, stacks[0][0])
     return figure
